@@ -1,0 +1,64 @@
+"""Remove chosen training data from a trained PyTorch model, and judge against real retraining whether it is gone.
+
+import expunge as ex
+
+train, test = ex.data.load("digits")
+request = ex.Request(train, classes=[3])
+result = ex.unlearn(model, request, "finetune")
+report = ex.audit({"original": model, "finetune": result.model}, request, unseen=test, recipe=recipe)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> where it lives; imported when first used, so that `expunge --help` does not wait for torch
+_WHERE = {
+    "Classification": "expunge.task",
+    "ExpungeError": "expunge.errors",
+    "Method": "expunge.method",
+    "Recipe": "expunge.recipe",
+    "Region": "expunge.region",
+    "Report": "expunge.dossier",
+    "Request": "expunge.request",
+    "Result": "expunge.method",
+    "Rows": "expunge.data",
+    "Run": "expunge.run",
+    "own_recipe": "expunge.recipe",
+    "register": "expunge.registry",
+    "unlearn": "expunge.unlearning",
+}
+_MODULES = ("audit", "data", "io", "methods", "models")
+
+__all__ = [*sorted(_WHERE), *_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from expunge import data, io, methods, models
+    from expunge.data import Rows
+    from expunge.dossier import Report, audit
+    from expunge.errors import ExpungeError
+    from expunge.method import Method, Result
+    from expunge.recipe import Recipe, own_recipe
+    from expunge.region import Region
+    from expunge.registry import register
+    from expunge.request import Request
+    from expunge.run import Run
+    from expunge.task import Classification
+    from expunge.unlearning import unlearn
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"expunge.{name}")
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'expunge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,67 @@
+"""Store: tensors kept under a digest of everything they depend on, so that a changed input is never served stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from expunge.errors import ExpungeError
+from expunge.io import file_digest, read_json, read_tensors, save_tensors, write_json
+
+
+def default_root() -> Path:
+    """The folder for what is kept: `$EXPUNGE_CACHE`, or else `expunge` in the user's cache folder."""
+    given = os.environ.get("EXPUNGE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else (Path(base) if base else Path.home() / ".cache") / "expunge"
+
+
+class Store:
+    """Tensors with plain data about them, each entry a folder named by the digest of its key.
+
+    Args:
+        root: the folder. Default: `default_root()`.
+    """
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root) if root is not None else default_root()
+
+    def folder(self, key: Mapping[str, Any]) -> Path:
+        """Where the entry of a key lies, whether it is there or not."""
+        text = json.dumps(key, sort_keys=True, default=str)
+        return self.root / hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def put(self, key: Mapping[str, Any], tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Keep tensors under a key; the entry counts from the moment its JSON file is there."""
+        folder = self.folder(key)
+        save_tensors(folder / "tensors.safetensors", tensors, about)
+        digest = file_digest(folder / "tensors.safetensors")
+        write_json(
+            folder / "about.json", {"key": json.loads(json.dumps(key, default=str)), **about, "checksum": digest}
+        )
+
+    def get(self, key: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The tensors of a key and what is said of them; none when there is no entry, or it is damaged.
+
+        A damaged entry is named in a warning and removed, so that it is made anew.
+        """
+        folder = self.folder(key)
+        if not (folder / "about.json").is_file():
+            return None
+        try:
+            about = read_json(folder / "about.json")
+            if file_digest(folder / "tensors.safetensors") != about["checksum"]:
+                raise ExpungeError("its checksum does not match")
+            return read_tensors(folder / "tensors.safetensors")[0], about
+        except (ExpungeError, OSError, KeyError, TypeError) as error:
+            warnings.warn(f"The cached entry {folder} is damaged ({error}); it is made anew.", stacklevel=2)
+            shutil.rmtree(folder, ignore_errors=True)
+            return None

@@ -1,0 +1,203 @@
+"""judge: models and a request in, everything that was measured out."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+import expunge
+from expunge.audit.details import bin_edges, details, examples
+from expunge.audit.lineup import AGAIN, ORIGINAL, RETRAIN, Entrants, Lineup, Terms, line_up
+from expunge.audit.measure import Measurements, Peers, measure, relearn_time
+from expunge.audit.metric import METRICS
+from expunge.audit.relearn import RelearnTime
+from expunge.audit.subject import Ground, Subject, outputs
+from expunge.audit.untrained import untrained
+from expunge.audit.verdict import DAMAGED, Judge, Verdict, without_retraining
+from expunge.data.rows import Rows
+from expunge.errors import ExpungeError
+from expunge.io import model_digest
+from expunge.pool import Pool
+from expunge.request import Request
+from expunge.run import progress_bar
+from expunge.task.base import Task
+
+SCHEMA = 1
+
+
+def judge(
+    entrants: Entrants, request: Request, unseen: Rows, task: Task, pool: Pool | None, terms: Terms
+) -> dict[str, Any]:
+    """Everything that is measured of these models and of retraining, as plain data that JSON can hold.
+
+    Args:
+        entrants: for the name of each row, a model, or one for each seed.
+        request: what had to go.
+        unseen: rows never trained on.
+        task: what the models compute.
+        pool: trains the recipe; none when it is not known.
+        terms: seeds, attacks, relearning.
+
+    Raises:
+        ExpungeError: models or unseen rows that do not fit the data, before compute.
+
+    Cost: the retrainings (two at least) that are not kept already, and for each model a forward pass over all rows.
+    """
+    ground = Ground.of(request, unseen)
+    lineup = line_up(entrants, request, task, ground, pool, terms)
+    damaged = {id(s): str(e) for s in lineup.subjects if (e := _damage(s)) is not None}
+    sound = [s for s in lineup.subjects if id(s) not in damaged]
+    if not sound:
+        raise ExpungeError("; ".join(damaged.values()))
+    entries = _measured(lineup, sound, ground, terms)
+    verdicts = _verdicts(lineup, damaged, pool)
+    words = {v.method: v.word for v in verdicts}
+    for entry in entries:
+        entry["verdict"] = words.get(entry["method"], "reference")
+    return {
+        "schema": SCHEMA,
+        "expunge": expunge.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "question": _question(request, ground),
+        "metrics": {n: _about(n) for n in METRICS if any(n in e["measurements"] for e in entries)},
+        "models": entries,
+        "verdicts": [v.to_json() for v in verdicts],
+        "examples": examples(sound, ground),
+        "notes": _notes(lineup, terms),
+    }
+
+
+def _damage(subject: Subject) -> str | None:
+    try:
+        len(subject.forget), len(subject.retain), len(subject.unseen), len(subject.alike)
+    except ExpungeError as error:
+        return str(error)
+    return None
+
+
+def _measured(lineup: Lineup, sound: list[Subject], ground: Ground, terms: Terms) -> list[dict[str, Any]]:
+    scores = _untrained_scores(sound[0], ground)
+    edges = bin_edges([lineup.of(m)[0] for m in lineup.methods if lineup.of(m)[0] in sound])
+    relearned = {s.seed: _relearned(s, lineup, terms) for s in lineup.of(RETRAIN)}
+    numbers: dict[int, Measurements] = {}
+    entries = []
+    order = sorted(lineup.subjects, key=lambda s: s.method != RETRAIN)  # its numbers are the others' reference
+    with progress_bar("audit", len(order), True) as tick:
+        for s in order:
+            retrained, original = lineup.pair(RETRAIN, s.seed), lineup.pair(ORIGINAL, s.seed)
+            time = relearned.get(retrained.seed) if retrained else None
+            peers = Peers(retrained, original, scores, terms.attacks, terms.relearning, time)
+            numbers[id(s)] = measure(s, peers, numbers.get(id(retrained)))
+            tick(s.method)
+    mean_seconds = _retrain_seconds(lineup)
+    for s in lineup.subjects:
+        base = numbers.get(id(lineup.pair(RETRAIN, s.seed)))
+        extra = details(s, lineup.pair(ORIGINAL, s.seed), terms.attacks, edges) if s in sound else {}
+        entries.append({**_entry(s, numbers[id(s)], base, mean_seconds), **extra})
+    return entries
+
+
+def _untrained_scores(subject: Subject, ground: Ground) -> Tensor | str:
+    try:
+        return outputs(untrained(subject.model), subject.task, ground.forget)
+    except ExpungeError as error:
+        return str(error)
+
+
+def _relearned(retrained: Subject, lineup: Lineup, terms: Terms) -> RelearnTime | None:
+    original = lineup.pair(ORIGINAL, retrained.seed)
+    if original is None or terms.relearning is None:
+        return None
+    return relearn_time(retrained, original, terms.relearning)
+
+
+def _retrain_seconds(lineup: Lineup) -> float | None:
+    known = [s.cost.seconds for s in lineup.of(RETRAIN) if s.cost.seconds]
+    return float(np.mean(known)) if known else None
+
+
+def _entry(s: Subject, found: Measurements, base: Measurements | None, retraining: float | None) -> dict[str, Any]:
+    measurements = {}
+    for name, estimate in found.items():
+        measurements[name] = estimate.to_json()
+        if estimate.ok:
+            known = base is not None and name in base and base[name].ok
+            measurements[name]["gap"] = estimate.value - base[name].value if known and base else None
+    seconds = s.cost.seconds
+    return {
+        "method": s.method,
+        "seed": s.seed,
+        "settings": dict(s.settings),
+        "source": s.source,
+        "measurements": measurements,
+        "cost": {
+            "seconds": seconds,
+            "examples": s.cost.examples,
+            "ratio": seconds / retraining if seconds is not None and retraining else None,
+            "cached": s.cost.cached,
+        },
+        "hash": model_digest(s.model),
+    }
+
+
+def _verdicts(lineup: Lineup, damaged: dict[int, str], pool: Pool | None) -> list[Verdict]:
+    retrained, original = lineup.of(RETRAIN), lineup.of(ORIGINAL)
+    judged = [m for m in lineup.methods if m not in (RETRAIN, AGAIN)]
+    bench = None
+    if len(retrained) > 1 and original and not any(id(s) in damaged for s in [*retrained, *original]):
+        bench = Judge(retrained, original)
+    found = []
+    for method in judged:
+        subjects = lineup.of(method)
+        broken = [damaged[id(s)] for s in subjects if id(s) in damaged]
+        if broken:
+            found.append(Verdict(method, DAMAGED, f"The model lost everything: {broken[0]}"))
+        elif bench is None:
+            found.append(without_retraining(method, _what_is_missing(lineup, pool)))
+        else:
+            found.append(bench.verdict(method, subjects))
+    return found
+
+
+def _what_is_missing(lineup: Lineup, pool: Pool | None) -> str:
+    if pool is None and len(lineup.of(RETRAIN)) < 2:
+        return "Give recipe=, how the model was trained, and the audit trains such models itself."
+    return "Give the original model under the name 'original' as well."
+
+
+def _question(request: Request, ground: Ground) -> dict[str, Any]:
+    return {
+        "text": request.text,
+        "scope": request.scope,
+        "data": request.rows.name,
+        "forget": len(request.forget),
+        "keep": len(request.keep),
+        "gone": len(request.gone),
+        "unseen": len(ground.unseen) + (len(ground.forgotten) if ground.forgotten is not None else 0),
+        "classes": list(request.rows.classes),
+        "forgotten": list(request.classes),
+    }
+
+
+def _about(name: str) -> dict[str, Any]:
+    metric = dict(vars(METRICS[name]))
+    metric.pop("name")
+    return metric
+
+
+def _notes(lineup: Lineup, terms: Terms) -> list[str]:
+    notes = []
+    if not lineup.of(RETRAIN):
+        notes.append("There is no retrained model to compare with, so no number here says whether the rows are gone.")
+    if not lineup.of(ORIGINAL):
+        notes.append("There is no original model to compare with, so it cannot be said what unlearning changed.")
+    if any(s.cost.cached for s in lineup.subjects if s.method in (ORIGINAL, RETRAIN)):
+        notes.append("Some training times were measured by an earlier run; ratios to them hold for like machines only.")
+    if terms.relearning is not None:
+        notes.append(
+            f"Relearning ends after {terms.relearning.max_epochs:g} epochs; a model that needs longer is given that number."
+        )
+    return notes

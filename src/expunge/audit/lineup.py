@@ -1,0 +1,144 @@
+"""Lineup: the models of an audit in the order of the table; original and retraining are always among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from expunge.audit.attacks.scores import FEATURES
+from expunge.audit.measure import ATTACKS
+from expunge.audit.relearn import Relearn
+from expunge.audit.subject import Cost, Ground, Subject
+from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.pool import Pool
+from expunge.request import GONE, Request
+from expunge.run import Run
+from expunge.task.base import Task
+
+ORIGINAL, RETRAIN, AGAIN = "original", "retrain", "retrain_again"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an audit is to do.
+
+    Args:
+        seeds: of the retrainings, and of the models where there are several.
+        attacks: names of attack features. Default: all.
+        relearning: how relearning is measured; none to leave it out.
+    """
+
+    seeds: tuple[int, ...]
+    attacks: tuple[str, ...] = ATTACKS
+    relearning: Relearn | None = None
+
+    def __post_init__(self) -> None:
+        for attack in self.attacks:
+            if attack not in FEATURES:
+                raise UnknownName("attack", attack, FEATURES)
+        if not self.attacks:
+            raise ExpungeError(f"An audit needs at least one attack of {', '.join(ATTACKS)}.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ExpungeError(f"seeds must be different whole numbers, one at least; got {list(self.seeds)}.")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One model that was handed in.
+
+    Args:
+        model: any module that the task can score.
+        cost: what it took to make.
+        source: `"given"` or `"unlearned"`.
+        settings: hyper-parameters, for the record.
+    """
+
+    model: nn.Module
+    cost: Cost = field(default_factory=Cost)
+    source: str = "given"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+Entrants = Mapping[str, Sequence[Entrant]]
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """All models of an audit, and where to find the ones that others are compared with."""
+
+    subjects: list[Subject]
+
+    def of(self, method: str) -> list[Subject]:
+        """The models of one method, by seed."""
+        return [s for s in self.subjects if s.method == method]
+
+    def pair(self, method: str, seed: int) -> Subject | None:
+        """The model of a method that belongs to a seed; its first one where that seed has none."""
+        found = self.of(method)
+        return next((s for s in found if s.seed == seed), found[0] if found else None)
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of all rows, in order."""
+        return list(dict.fromkeys(s.method for s in self.subjects))
+
+
+def line_up(
+    entrants: Entrants, request: Request, task: Task, ground: Ground, pool: Pool | None, terms: Terms
+) -> Lineup:
+    """The models that were handed in, with original and retrained ones trained by the pool where they are missing.
+
+    Raises:
+        ExpungeError: models that do not fit the data, or in a number that fits no seeds; before any training.
+    """
+    _check(entrants, request, task, terms)
+    given = {
+        name: [
+            Subject(name, seed, e.model, task, ground, e.cost, e.source, e.settings)
+            for seed, e in zip(terms.seeds, some)
+        ]
+        for name, some in entrants.items()
+    }
+    if pool is not None:
+        there = (request.state != GONE).nonzero().flatten()
+        # one retraining alone has no spread to judge by
+        pairs = terms.seeds if len(terms.seeds) > 1 else (*terms.seeds, terms.seeds[0] + 1)
+        wanted: list[tuple[str, Tensor, tuple[int, ...]]] = [
+            (ORIGINAL, there, terms.seeds),
+            (RETRAIN, request.keep, pairs),
+        ]
+        for name, index, seeds in wanted:
+            there_are = given.get(name, [])
+            if name == ORIGINAL and there_are:
+                continue  # one original may stand for all seeds
+            missing = [seed for seed in seeds if seed not in {s.seed for s in there_are}]
+            given[name] = there_are + [_trained(name, pool, index, seed, task, ground) for seed in missing]
+    if len(given.get(RETRAIN, [])) > 1:
+        ring = given[RETRAIN]
+        given[AGAIN] = [replace(other, method=AGAIN, seed=s.seed) for s, other in zip(ring, [*ring[1:], ring[0]])]
+    first = [name for name in (ORIGINAL, RETRAIN, AGAIN) if name in given]
+    return Lineup([s for name in [*first, *(n for n in given if n not in first)] for s in given[name]])
+
+
+def _check(entrants: Entrants, request: Request, task: Task, terms: Terms) -> None:
+    problems = []
+    if AGAIN in entrants:
+        problems.append(f"{AGAIN} is the name of a row that the audit makes itself; choose another one.")
+    for name, some in entrants.items():
+        if len(some) not in (1, len(terms.seeds)):
+            problems.append(
+                f"{name} has {len(some)} models for {len(terms.seeds)} seeds; give one, or one for each seed."
+            )
+        for entrant in some:
+            found = task.problems(entrant.model, request.rows)
+            problems += [f"{name}: {p}" for p in found if "NaN" not in p]  # a damaged model gets a verdict, no error
+    raise_if(problems)
+
+
+def _trained(name: str, pool: Pool, index: Tensor, seed: int, task: Task, ground: Ground) -> Subject:
+    trained = pool.train(index, Run(seed=seed))
+    cost = Cost(trained.seconds, trained.examples or None, trained.cached)
+    return Subject(name, seed, trained.model, task, ground, cost, "trained", pool.recipe.describe())

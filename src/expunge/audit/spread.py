@@ -1,0 +1,78 @@
+"""Spread: how far apart two retrainings are, and so how small a difference can be seen at all.
+
+Every number that a verdict rests on is a mean over fixed examples of something each example contributes, such as
+being answered wrongly. Retrainings with several seeds show how each contribution varies, and how their mean does.
+
+Shapes: S retrainings, M models of a method, N examples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+Array = NDArray[np.float64]
+
+# How many degrees of freedom the spread of single examples is worth beside that of whole retrainings. Few retrainings
+# make a poor estimate of their spread (three leave two degrees of freedom); many examples make a good one of their
+# own, which misses only what moves all examples together. Calibrated on digits, see tests/audit/test_calibration.py.
+PRIOR = 4.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's mean minus retraining's, with its interval.
+
+    Args:
+        value: the difference, in the metric's unit.
+        half: half the width of the interval.
+        visible: the smallest difference that would not pass for retraining: `half`, or the tolerance if larger.
+    """
+
+    value: float
+    half: float
+    visible: float
+
+    @property
+    def seen(self) -> bool:
+        """Whether the difference is more than another retraining would show."""
+        return abs(self.value) > self.visible
+
+
+def spread(contributions_SN: Array) -> float:
+    """The standard deviation of the mean contribution between retrainings.
+
+    The variance between the S means (S - 1 degrees of freedom) is shrunk towards the one that would come about if
+    examples varied independently of each other, which counts as `PRIOR` degrees of freedom.
+
+    Args:
+        contributions_SN: (S, N), S at least 2.
+
+    Source: variance shrinkage after Smyth 2004 (moderated t), with the examples' own variance as the prior.
+    """
+    runs, n = contributions_SN.shape
+    between = float(contributions_SN.mean(1).var(ddof=1))
+    alone = float(contributions_SN.var(axis=0, ddof=1).sum()) / n**2
+    return math.sqrt(((runs - 1) * between + PRIOR * alone) / (runs - 1 + PRIOR))
+
+
+def difference(
+    method: Array, retrain: Array, sd: float, tolerance: float, tests: int, level: float = 0.95
+) -> Difference:
+    """The difference of two means, held against the spread between retrainings.
+
+    Args:
+        method: (M,), the metric for each model of the method.
+        retrain: (S,), for each retraining.
+        sd: the standard deviation between retrainings, see `spread`.
+        tolerance: differences below this have no practical meaning.
+        tests: how many metrics are looked at; the level is shared among them (Bonferroni).
+        level: of all tests together. Default .95.
+    """
+    quantile = float(student.ppf(1 - (1 - level) / (2 * tests), len(retrain) - 1 + PRIOR))
+    half = quantile * sd * math.sqrt(1 / len(method) + 1 / len(retrain))
+    return Difference(float(method.mean() - retrain.mean()), half, max(half, tolerance))

@@ -1,0 +1,75 @@
+"""expunge unlearn: one model, one request, one method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+import typer
+
+
+def unlearn(
+    model: str = typer.Option(..., help="A model's name, or your own module:function that returns one."),
+    weights: Path = typer.Option(..., help="Its weights: .safetensors, or a .pt of tensors only."),
+    data: str = typer.Option(..., help="The training data: a name, a path, or your own module:function."),
+    method: str = typer.Option(..., help="See: expunge methods."),
+    out: Path = typer.Option(..., help="Folder for the unlearned weights and the record."),
+    classes: Optional[str] = typer.Option(None, help="Classes to forget, e.g. 3 or 3,5 or cat,dog."),  # noqa: UP045
+    ids: Optional[Path] = typer.Option(None, help="A text or CSV file with the ids to forget."),  # noqa: UP045
+    fraction: Optional[float] = typer.Option(None, help="Forget a random share of the rows."),  # noqa: UP045
+    changes: list[str] = typer.Option([], "--set", help="A field of the method, e.g. epochs=5."),
+    model_fields: list[str] = typer.Option([], "--model-set", help="A field of the model, e.g. width=16."),
+    seed: int = typer.Option(0, help="Of every random draw."),
+    force: bool = typer.Option(False, help="Write into a folder that holds something else."),
+) -> None:
+    """Remove rows from one model, and write the new weights with a record of what was done.
+
+    Example: `expunge unlearn --model lenet --weights lenet.safetensors --data mnist --classes 3 --method neggrad_plus
+    --out forgotten`
+    """
+    import sys
+
+    from expunge import io
+    from expunge.cli.parts import command_line, values
+    from expunge.dossier import versions
+    from expunge.experiment import build_model, load_data, make_request
+    from expunge.unlearning import unlearn as forget
+
+    sys.path.insert(0, "")
+    train, _ = load_data({"build": data} if ":" in data and not data.startswith("hf:") else {"name": data})
+    asked: dict[str, Any] = {"classes": classes.split(",") if classes else None, "ids": ids, "fraction": fraction}
+    chosen = {k: v for k, v in asked.items() if v is not None}
+    if fraction is not None:
+        chosen["seed"] = seed
+    request = make_request(train, chosen)
+    described = {"build": model} if ":" in model else {"name": model, **values(model_fields)}
+    module = build_model(described, train)
+    io.load_weights(weights, module)
+    folder = io.output_folder(out, force)
+    result = forget(module, request, method, seed=seed, **values(changes))
+    record = {
+        "command": command_line(),
+        "request": {"text": result.request.text, "hash": result.request.hash},
+        "ids": train.ids[result.request.forget.numpy()].tolist(),
+        "data": {"name": train.name, "hash": train.hash},
+        "method": result.method.to_config(),
+        "seed": seed,
+        "seconds": result.seconds,
+        "steps": result.log.steps,
+        "examples": result.log.examples,
+        "moved": result.moved,
+        "stopped": result.log.stopped,
+        "models": {"before": io.model_digest(module), "after": io.model_digest(result.model)},
+        "versions": versions(),
+    }
+    io.save_weights(folder / "weights.safetensors", result.model, {"method": result.method.to_config(), "seed": seed})
+    io.write_json(folder / "manifest.json", record)
+    typer.echo(result.request.text)
+    typer.echo(result.summary)
+    typer.echo(f"Weights: {(folder / 'weights.safetensors').resolve()}")
+    typer.echo("Whether the rows are gone, only an audit against retraining can say: expunge audit --help")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the verb known."""
+    app.command()(unlearn)

@@ -1,0 +1,205 @@
+"""Dossier: an audit's results as an object and as a folder that can be read in ten years."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io as text_io
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import expunge
+from expunge import io
+from expunge.artifact import Store
+from expunge.audit.judge import judge
+from expunge.audit.lineup import Entrant, Terms
+from expunge.audit.measure import ATTACKS
+from expunge.audit.metric import METRICS
+from expunge.audit.relearn import Relearn
+from expunge.audit.subject import Cost
+from expunge.data.adapt import as_rows
+from expunge.errors import ExpungeError
+from expunge.method import Result
+from expunge.pool import Pool
+from expunge.recipe import as_recipe
+from expunge.report import draw, summary
+from expunge.request import Request
+from expunge.task.base import Task
+from expunge.unlearning import default_task
+
+LEADING = ("ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found: print it, read its rows, or save it as a dossier.
+
+    Args:
+        results: everything that was measured, as plain data.
+        manifest: how it was made: versions, seeds, hashes, settings.
+    """
+
+    results: dict[str, Any] = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each model and seed, with the columns of results.csv.
+
+        First `method, seed, ua, ra, ta, tfa, mia, avg_gap, tow, seconds, verdict`, then every other number. A number
+        that could not be had is None here; `results` says why.
+        """
+        return [_row(entry) for entry in self.results["models"]]
+
+    @property
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """The verdict on each method: word, sentence, the metric that decides, the difference and its interval."""
+        return {v["method"]: v for v in self.results["verdicts"]}
+
+    def __str__(self) -> str:
+        return summary(self.results)
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write results.json, results.csv, manifest.json and report.html; returns the page's path.
+
+        Raises:
+            ExpungeError: the folder is not empty (unless `force`), or cannot be written.
+        """
+        folder = io.output_folder(Path(folder), force)
+        io.write_json(folder / "results.json", self.results)
+        io.write_atomically(folder / "results.csv", lambda path: path.write_bytes(_csv(self.rows).encode()))
+        files = {name: io.file_digest(folder / name) for name in ("results.json", "results.csv")}
+        io.write_json(folder / "manifest.json", {**self.manifest, "files": files})
+        return draw(folder)
+
+
+def audit(
+    models: Mapping[str, Any],
+    request: Request,
+    *,
+    unseen: Any,
+    recipe: Any = None,
+    task: Task | None = None,
+    seeds: int | Sequence[int] = 3,
+    attacks: Sequence[str] = ATTACKS,
+    relearn: bool | Mapping[str, Any] | Relearn = True,
+    cache: str | Path | bool = True,
+    command: str | None = None,
+) -> Report:
+    """Judge models against exact retraining: measurements with intervals, and a verdict in words for each.
+
+    Args:
+        models: for the name of each row a module, a `Result`, or a list of them, one for each seed. The row
+            `original` is the model before unlearning; it is trained by the recipe when it is not given.
+        request: what had to go; for a `Result`, use `result.request`.
+        unseen: rows never trained on: `Rows`, a dataset, or a pair (x, y).
+        recipe: how the model was trained. Without it there is no retraining, and the verdicts say so.
+        task: what the models compute. Default: classification over the data's classes.
+        seeds: how many (0, 1, …), or which, retrainings to make. Default 3. Two are made at least, as one has no spread.
+        attacks: features of the membership attacks. Default: all five.
+        relearn: measure relearn time; `True` (default), `False`, or settings such as `{"max_epochs": 20}`.
+        cache: keep trained models between runs: `True` (default: `$EXPUNGE_CACHE` or the user's cache folder),
+            `False`, or a folder.
+        command: the command that led here, for the record.
+
+    Raises:
+        ExpungeError: models, data or settings that do not fit; before compute.
+
+    Cost: the retrainings that are not kept already; then a forward pass over all rows for each model, and relearning.
+    """
+    if not isinstance(request, Request):
+        raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
+    unseen_rows = as_rows(unseen)
+    unseen_rows = unseen_rows if unseen_rows.scale == request.rows.scale else unseen_rows.scaled_like(request.rows)
+    task = task or default_task(request)
+    terms = Terms(tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds), tuple(attacks), _relearning(relearn))
+    entrants = {name: [_entrant(name, m) for m in _listed(some)] for name, some in models.items()}
+    like = next((e.model for some in entrants.values() for e in some), None)
+    known = as_recipe(recipe) if recipe is not None else None
+    store = None if cache is False else Store(None if cache is True else cache)
+    pool = Pool(known, request.rows, store, like) if known is not None else None
+    if not entrants and pool is None:
+        raise ExpungeError("There is nothing to audit: give models, or a recipe.")
+    results = judge(entrants, request, unseen_rows, task, pool, terms)
+    manifest = {
+        "command": command or " ".join(sys.argv),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "platform": f"{platform.platform()}, {torch.get_num_threads()} threads",
+        "seeds": list(terms.seeds),
+        "request": {
+            "hash": request.hash,
+            "forget": len(request.forget),
+            "keep": len(request.keep),
+            "text": request.text,
+        },
+        "data": {"name": request.rows.name, "hash": request.rows.hash, "unseen_hash": unseen_rows.hash},
+        "recipe": known.describe() if known is not None else None,
+        "methods": [{"row": m["method"], "seed": m["seed"], **m["settings"]} for m in results["models"]],
+        "models": {f"{m['method']}/{m['seed']}": m["hash"] for m in results["models"]},
+        "audit": {
+            "attacks": list(terms.attacks),
+            "relearn": None if terms.relearning is None else vars(terms.relearning),
+        },
+    }
+    return Report(results, manifest)
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that the numbers depend on."""
+    from importlib.metadata import version
+
+    found = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")}
+    return {"expunge": expunge.__version__, "python": platform.python_version(), **found}
+
+
+def _listed(some: Any) -> list[Any]:
+    return list(some) if isinstance(some, (list, tuple)) else [some]
+
+
+def _entrant(name: str, given: Any) -> Entrant:
+    if isinstance(given, nn.Module):
+        return Entrant(given)
+    if isinstance(given, Result):
+        cost = Cost(given.seconds, given.log.examples)
+        return Entrant(given.model, cost, "unlearned", given.method.to_config())
+    if isinstance(given, Entrant):
+        return given
+    raise ExpungeError(f"{name} must be a torch.nn.Module or a Result, or a list of them; got {type(given).__name__}.")
+
+
+def _relearning(relearn: bool | Mapping[str, Any] | Relearn) -> Relearn | None:
+    if isinstance(relearn, Relearn):
+        return relearn
+    if isinstance(relearn, bool):
+        return Relearn() if relearn else None
+    try:
+        return Relearn(**relearn)
+    except TypeError as error:
+        known = ", ".join(Relearn.__dataclass_fields__)
+        raise ExpungeError(f"relearn takes {known}; got {', '.join(relearn)}.") from error
+
+
+def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {name: m.get("value") for name, m in entry["measurements"].items()}
+    cost = entry["cost"]
+    row = {"method": entry["method"], "seed": entry["seed"], **{n: numbers.get(n) for n in LEADING}}
+    row |= {"seconds": cost["seconds"], "verdict": entry["verdict"]}
+    row |= {n: numbers[n] for n in METRICS if n in numbers and n not in LEADING}
+    return {**row, "cost_ratio": cost["ratio"], "examples": cost["examples"]}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    buffer = text_io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,86 @@
+"""Feed: from a phase's plan of positions to the batches that the loop computes on.
+
+Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.data.augment import augment
+from expunge.data.rows import Rows
+from expunge.phase import Phase, Term
+from expunge.run import Run
+from expunge.surrogate.base import StandIn
+from expunge.task.base import Task
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass.
+
+    Args:
+        x: inputs, (B, ...).
+        y: labels or stand-ins, (B,).
+        weight: what each example's loss counts, (B,); the loss of a step is the weighted sum over its batches.
+        spans: (number of the term, how many rows), in the order of the rows.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The batches of a phase, made from positions by index selects."""
+
+    rows: Rows
+    parts: Mapping[str, Tensor]
+    task: Task
+    phase: Phase
+    number: int
+    run: Run
+    device: torch.device
+
+    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
+        """The steps of one epoch; all randomness derives from seed, phase and epoch, so it can be begun anywhere."""
+        stand_ins = [self._stand_in(k, term, epoch) for k, term in enumerate(self.phase.terms)]
+        noise = self.run.generator("augment", self.number, epoch)
+        for picks in self.phase.plan(self.parts, self.run.generator("plan", self.number, epoch)):
+            batches = [self._batch(k, index, stand_ins[k], noise) for k, index in picks]
+            yield [_merged(batches)] if self.phase.mix == "shuffled" else batches
+
+    def _stand_in(self, k: int, term: Term, epoch: int) -> StandIn | None:
+        if term.surrogate is None:
+            return None
+        when = 0 if term.surrogate.draw == "once" else epoch
+        return term.surrogate.stand_in(self.rows, self.task, self.run.generator("surrogate", self.number, k, when))
+
+    def _batch(self, k: int, index_B: Tensor, stand_in: StandIn | None, noise: torch.Generator) -> Batch:
+        weight = self.phase.terms[k].weight
+        index_B, factor = self.run.share(index_B)
+        x_B, y_B = self.rows.x(index_B), self.rows.y[index_B.to(self.rows.y.device)]
+        if self.run.augment is not None:
+            x_B = augment(x_B, self.run.augment, noise)
+        if stand_in is not None:
+            x_B, y_B = stand_in(x_B, y_B, index_B)
+        x_B, y_B = x_B.to(self.device, non_blocking=True), y_B.to(self.device, non_blocking=True)
+        n = len(y_B)
+        return Batch(x_B, y_B, torch.full((n,), weight * factor / n, device=self.device), ((k, n),))
+
+
+def _merged(batches: list[Batch]) -> Batch:
+    """One batch out of several: each example counts as in one mean over all of them."""
+    total = sum(len(b.y) for b in batches)
+    return Batch(
+        torch.cat([b.x for b in batches]),
+        torch.cat([b.y for b in batches]),
+        torch.cat([b.weight * len(b.y) / total for b in batches]),
+        tuple(span for b in batches for span in b.spans),
+    )

@@ -1,0 +1,189 @@
+"""The only place that reads or writes weights: safetensors out, nothing that can run code in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from expunge.errors import ExpungeError, raise_if
+
+CONVERT = (
+    "Convert it once, where you trust it: "
+    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'), and give that file."
+)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file by writing a temporary one beside it and renaming; an old file stays intact if that fails.
+
+    Raises:
+        ExpungeError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise ExpungeError(f"{path} could not be written: {error}. What was there before is untouched.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, atomically."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, lambda temporary: temporary.write_bytes((text + "\n").encode()))
+
+
+def plain(data: Any) -> Any:
+    """Data as JSON gives it back: tuples are lists, keys are text, other things are told as text."""
+    return json.loads(json.dumps(data, default=str, sort_keys=True))
+
+
+def read_json(path: Path) -> Any:
+    """The plain data of a JSON file.
+
+    Raises:
+        ExpungeError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExpungeError(f"{path} cannot be read: {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """The blake2b digest of a file's bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def model_digest(model: nn.Module | Mapping[str, Tensor]) -> str:
+    """A digest of names, shapes and values of all weights and buffers: equal digests, equal models."""
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in state.items():
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors, with plain data about them in the header; atomically.
+
+    Args:
+        path: where to; its folder is made.
+        tensors: by name; copied to contiguous CPU memory first.
+        about: plain data that JSON can hold.
+    """
+    flat = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    data = to_bytes(flat, metadata={"expunge": json.dumps(about, sort_keys=True)})
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, or of a PyTorch file that holds nothing but tensors, and what is said of them.
+
+    Raises:
+        ExpungeError: the file is missing, damaged, or a pickle of more than tensors (which is never executed).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ExpungeError(f"There are no weights at {path}.")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                header = file.metadata() or {}
+            about = json.loads(header.get("expunge", "{}"))
+            return load_file(str(path)), about
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ExpungeError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for files it does not trust
+        raise ExpungeError(
+            f"{path} was not loaded: it is not a plain file of tensors, and a pickle of anything else could run "
+            f"code. {CONVERT}"
+        ) from error
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ExpungeError(f"{path} holds no dictionary of tensors by name (a state_dict). {CONVERT}")
+    return loaded, {}
+
+
+def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> None:
+    """Write a model's weights and buffers as safetensors, with plain data about them, atomically."""
+    gone = getattr(model, "_expunge_gone", {})
+    save_tensors(path, model.state_dict(), {**(about or {}), "gone": gone})
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Put saved weights into a model, in place; returns what the file says about them.
+
+    Raises:
+        ExpungeError: every name that is missing, not expected, or of another shape, at once; nothing is loaded then.
+    """
+    tensors, about = read_tensors(path)
+    fit_weights(model, tensors, str(path))
+    gone = about.get("gone")
+    if gone:
+        model._expunge_gone = gone
+    return about
+
+
+def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put tensors into a model, in place, if every one of them fits; see `load_weights`."""
+    state = model.state_dict()
+    problems = [f"{source} lacks {name}, which the model has." for name in state if name not in tensors]
+    problems += [f"{source} has {name}, which the model does not have." for name in tensors if name not in state]
+    problems += [
+        f"{source}: {name} has shape {tuple(tensors[name].shape)}, the model's has {tuple(state[name].shape)}."
+        for name in state
+        if name in tensors and tensors[name].shape != state[name].shape
+    ]
+    raise_if(problems)
+    model.load_state_dict(dict(tensors))
+
+
+def output_folder(path: Path, force: bool = False) -> Path:
+    """A folder to write into: made, writable, and empty unless `force`.
+
+    Raises:
+        ExpungeError: it cannot be made or written, or holds files already.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ExpungeError(f"{path} is a file; give a folder for the output.")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise ExpungeError(f"{path} is not empty; choose another folder, or --force to write into it all the same.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ExpungeError(f"{path} cannot be written: {error}") from error
+    return path

@@ -1,0 +1,206 @@
+"""Method: a function (model, request) → model, with what it needs written on a card."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from expunge.descend import Log, descend
+from expunge.errors import ExpungeError, raise_if
+from expunge.phase import Phase
+from expunge.pool import Pool
+from expunge.region import Region
+from expunge.request import Request
+from expunge.run import Run
+from expunge.task.base import Task
+
+
+@dataclass(frozen=True)
+class Card:
+    """What there is to know about a method before using it.
+
+    Args:
+        title: what it does, in one line.
+        scope: the requests it can serve: `"class"`, `"samples"`.
+        families: the families of model: `"classifier"`, `"diffusion"`.
+        needs: what it uses: `"retain"` rows, `"forget"` rows, a `"recipe"`, a `"ledger"`.
+        cost: what it costs, in passes over which data.
+        paper: where it comes from.
+        version: rises when the same settings give other numbers.
+    """
+
+    title: str
+    scope: frozenset[str]
+    families: frozenset[str]
+    needs: frozenset[str]
+    cost: str
+    paper: str
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request to one method: everything that a method may use.
+
+    Args:
+        request: what must go.
+        task: what the model computes.
+        run: seed, device, precision, progress.
+        pool: trains the recipe, where there is one.
+        log: what was done so far; descents are added to it.
+    """
+
+    request: Request
+    task: Task
+    run: Run
+    pool: Pool | None = None
+    log: Log = field(default_factory=Log)
+
+    def descend(self, model: nn.Module, phases: Sequence[Phase], region: Region | None = None) -> None:
+        """Run the one loop on the request's parts, `retain` and `forget`."""
+        parts: dict[str, Tensor] = {"retain": self.request.keep, "forget": self.request.forget}
+        self.log.add(descend(model, self.request.rows, parts, self.task, phases, self.run, region))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A way to unlearn, as an immutable description; its fields are the hyper-parameters."""
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+
+    @abstractmethod
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        """The unlearned model. `model` is a private copy, and may be changed and returned."""
+
+    def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
+        """Why this method cannot serve this request, a sentence each, told before any compute."""
+        found = []
+        if request.scope not in self.card.scope:
+            n = len(request.forget)
+            what = f"names {n:,} samples" if request.scope == "samples" else "names whole classes"
+            found.append(f"{self.name} forgets {' or '.join(sorted(self.card.scope))}; this request {what}.")
+        if task.family not in self.card.families:
+            found.append(f"{self.name} works on {', '.join(sorted(self.card.families))}; this is a {task.family}.")
+        if "recipe" in self.card.needs and not recipe:
+            found.append(f"{self.name} needs to know how the model was trained: give recipe=expunge.Recipe(...).")
+        return found
+
+    def then(self, *others: Method) -> Method:
+        """This method, and others after it on what it returns."""
+        from expunge.methods.chain import Chain  # chains are methods themselves
+
+        return Chain(steps=(self, *others))
+
+    def to_config(self) -> dict[str, Any]:
+        """The method as plain data: its name and every field."""
+        return {"name": self.name, **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Result:
+    """What unlearning returned.
+
+    Args:
+        model: the unlearned model, of the same class as the original, in the same mode.
+        method: what was applied.
+        request: what was asked, with the rows that had gone before.
+        seed: of the run.
+        log: steps, examples, losses.
+        seconds: wall-clock time of the method alone.
+        moved: the share of weights whose bits differ from the original's, from 0 to 1.
+    """
+
+    model: nn.Module = field(repr=False)
+    method: Method
+    request: Request
+    seed: int
+    log: Log
+    seconds: float
+    moved: float
+
+    @property
+    def summary(self) -> str:
+        """What was done, in one line."""
+        stopped = f"; stopped early at {self.log.stopped}" if self.log.stopped else ""
+        return (
+            f"{self.method}: {self.log.steps:,} steps on {self.log.examples:,} examples in {self.seconds:.1f} s, "
+            f"{100 * self.moved:.1f} % of the weights moved{stopped}"
+        )
+
+
+def history(model: nn.Module, request: Request) -> list[Any]:
+    """The ids of this request's data that earlier requests removed from this model."""
+    gone: Mapping[str, list[Any]] = getattr(model, "_expunge_gone", {})
+    return list(gone.get(request.rows.hash, []))
+
+
+def check(model: nn.Module, request: Request, method: Method, task: Task, recipe: bool, suitable: str = "") -> None:
+    """Refuse what cannot work, all reasons at once, before compute.
+
+    Raises:
+        ExpungeError: the method does not fit the request or the task, or the model does not fit the data.
+    """
+    problems = method.problems(model, request, task, recipe)
+    if problems and suitable:
+        problems.append(suitable)
+    raise_if(problems + task.problems(model, request.rows))
+
+
+def perform(model: nn.Module, method: Method, job: Job) -> Result:
+    """Apply a method to a copy of the model; see `expunge.unlearn` for the checked, public way.
+
+    The input model, the global random state, grad mode and `requires_grad` are as before afterwards.
+    """
+    work = copy.deepcopy(model)
+    modes = {name: module.training for name, module in work.named_modules()}
+    began = time.perf_counter()
+    out = method.apply(work, job)
+    seconds = time.perf_counter() - began
+    if not isinstance(out, nn.Module):
+        raise ExpungeError(f"{method.name}.apply must return a module; it returned {type(out).__name__}.")
+    for name, module in out.named_modules():
+        module.training = modes.get(name, model.training)
+    out.zero_grad(set_to_none=True)
+    _remember(out, model, job.request)
+    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out))
+
+
+def moved_share(before: nn.Module, after: nn.Module) -> float:
+    """The share of parameter entries whose values differ, from 0 to 1; 1 for another architecture."""
+    old = dict(before.named_parameters())
+    changed = total = 0
+    for name, p in after.named_parameters():
+        total += p.numel()
+        if name in old and old[name].shape == p.shape:
+            changed += int(torch.count_nonzero(p.detach().cpu() != old[name].detach().cpu()))
+        else:
+            changed += p.numel()
+    return changed / max(total, 1)
+
+
+def _remember(out: nn.Module, model: nn.Module, request: Request) -> None:
+    """Write into the model which rows it has forgotten, so that a later request never hands them back."""
+    gone = dict(getattr(model, "_expunge_gone", {}))
+    ids = request.rows.ids[torch.cat([request.gone, request.forget]).sort().values.numpy()]
+    out._expunge_gone = {**gone, request.rows.hash: ids.tolist()}  # type: ignore[assignment]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Region):
+        return value.to_config()
+    if isinstance(value, Method):
+        return value.to_config()
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,85 @@
+"""What all methods that descend have in common: an optimiser, a rate, a region."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.errors import ExpungeError, raise_if
+from expunge.method import Job, Method
+from expunge.phase import Mix, Phase, Schedule, Term, descent_problems
+from expunge.region import Region
+from expunge.request import Request
+from expunge.task.base import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientMethod(Method):
+    """A method that descends on terms, inside a region, for one phase.
+
+    Args:
+        epochs: passes, see the method.
+        lr: the peak rate, above 0.
+        batch_size: rows in a batch at most. Default 256, as in the SalUn protocol.
+        optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
+        momentum: of SGD. Default 0.9, as in the SalUn protocol.
+        weight_decay: default 5e-4, as in the SalUn protocol.
+        schedule: `"constant"`, `"cosine"` or `"one_cycle"`.
+        region: which weights may move; a `Region`, or plain data such as `{"layers": "fc*"}`. Default: all.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int = 256
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "constant"
+    region: Region | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "region", Region.from_config(self.region))
+        raise_if([f"{self.name}: {problem}" for problem in descent_problems(vars(self)) + self.field_problems()])
+
+    def field_problems(self) -> list[str]:
+        """What is wrong with the method's own fields, a sentence each."""
+        return []
+
+    @abstractmethod
+    def terms(self) -> tuple[Term, ...]:
+        """What the method descends on."""
+
+    def phase(self) -> Phase:
+        """The one phase of this method."""
+        return self._phase()
+
+    def _phase(self, mix: Mix = "together", clip_norm: float | None = None, ceiling: float | None = None) -> Phase:
+        return Phase(
+            terms=self.terms(),
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            mix=mix,
+            clip_norm=clip_norm,
+            ceiling=ceiling,
+        )
+
+    def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
+        """As for every method, and a region that the model does not have."""
+        found = super().problems(model, request, task, recipe)
+        try:
+            (self.region or Region.all()).resolve(model)
+        except ExpungeError as error:
+            found.append(str(error))
+        return found
+
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        """Descend once."""
+        job.descend(model, [self.phase()], self.region)
+        return model

@@ -1,0 +1,38 @@
+"""Exact retraining: the reference that every other method is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from expunge.errors import ExpungeError
+from expunge.method import Card, Job, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(Method):
+    """Train again from fresh weights on the rows that are kept, by the recipe.
+
+    Cost: the recipe's epochs, over the retain rows; nothing when the store has this model already.
+    """
+
+    name: ClassVar[str] = "retrain"
+    card: ClassVar[Card] = Card(
+        title="Train again from fresh weights without the forgotten rows; exact",
+        scope=frozenset({"class", "samples"}),
+        families=frozenset({"classifier", "diffusion"}),
+        needs=frozenset({"retain", "recipe"}),
+        cost="the recipe's epochs over retain",
+        paper="–",
+    )
+
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        """A model that has never seen the forgotten rows."""
+        if job.pool is None:
+            raise ExpungeError("retrain needs to know how the model was trained: give recipe=expunge.Recipe(...).")
+        trained = job.pool.train(job.request.keep, job.run)
+        job.log.examples += trained.examples
+        model.load_state_dict(trained.model.state_dict())
+        return model

@@ -1,0 +1,184 @@
+"""Term and Phase: the language in which a method says what it descends on.
+
+A *term* is part of the data, as it is or through a surrogate, with a signed weight. A *phase* is terms, an optimiser,
+a schedule of its rate, and how the parts are mixed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from expunge.errors import UnknownName, raise_if
+from expunge.surrogate.base import Surrogate
+
+Mix = Literal["together", "in_turn", "shuffled"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
+Penalty = Callable[[nn.Module, float], Tensor]
+
+MIXES = ("together", "in_turn", "shuffled")
+SCHEDULES = ("constant", "cosine", "one_cycle")
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+@dataclass(frozen=True)
+class Term:
+    """Part of the data with a signed weight.
+
+    Args:
+        part: the name of the part, e.g. `"retain"` or `"forget"`.
+        weight: how much its loss counts; below 0 ascends. Default 1.
+        surrogate: what is shown in its place. Default: the rows as they are.
+    """
+
+    part: str
+    weight: float = 1.0
+    surrogate: Surrogate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Some epochs of descent.
+
+    Args:
+        terms: what is descended on.
+        epochs: how often the longest part is passed, 0 or more.
+        lr: the rate, at its peak, above 0.
+        batch_size: rows in a batch at most; parts are cut into batches of nearly equal size. Default 256, as in
+            the SalUn protocol.
+        optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
+        momentum: of SGD, from 0 to below 1. Default 0.9.
+        weight_decay: 0 or more; decoupled with AdamW. Default 5e-4.
+        schedule: how the rate moves over the phase: `"constant"` (default), `"cosine"` to 0, or `"one_cycle"`: up
+            over the first quarter, then by a cosine to 0.
+        mix: `"together"` (default): every step takes a batch of each term, shorter parts begin again; `"in_turn"`:
+            all batches of one term, then of the next; `"shuffled"`: one pool of all terms' rows.
+        penalty: a function of the model and the progress (0 to 1) that is added to the loss. Default none.
+        clip_norm: gradients are scaled down to this norm. Default: not.
+        ceiling: end the phase when the loss of a term that ascends passes this. Default: never.
+    """
+
+    terms: tuple[Term, ...]
+    epochs: int
+    lr: float
+    batch_size: int = 256
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "constant"
+    mix: Mix = "together"
+    penalty: Penalty | None = None
+    clip_norm: float | None = None
+    ceiling: float | None = None
+
+    def __post_init__(self) -> None:
+        raise_if(descent_problems(vars(self)))
+
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """A fresh optimiser over these parameters, fused where PyTorch can."""
+        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            settings |= {"momentum": self.momentum}
+        plain = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+        settings |= {"fused": plain}
+        return OPTIMIZERS[self.optimizer](parameters, **settings)
+
+    def rate(self, progress: float) -> float:
+        """The factor on `lr` after this share (0 to 1) of the phase's steps."""
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        if self.schedule == "one_cycle":
+            rise = 0.25
+            if progress < rise:
+                return 0.04 + 0.96 * progress / rise
+            return 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
+        return 1.0
+
+    def steps_per_epoch(self, parts: Mapping[str, Tensor]) -> int:
+        """How many optimiser steps one epoch takes."""
+        lengths = [len(parts[t.part]) for t in self.terms]
+        if self.mix == "shuffled":
+            return math.ceil(sum(lengths) / self.batch_size)
+        counts = [math.ceil(n / self.batch_size) for n in lengths]
+        return max(counts) if self.mix == "together" else sum(counts)
+
+    def plan(self, parts: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[list[tuple[int, Tensor]]]:
+        """The steps of one epoch; each is a list of (number of the term, positions of its rows)."""
+        if self.mix == "shuffled":
+            yield from self._shuffled(parts, generator)
+        elif self.mix == "in_turn":
+            for k, term in enumerate(self.terms):
+                yield from ([(k, batch)] for batch in _batches(parts[term.part], self.batch_size, generator))
+        else:
+            streams = [self._endless(parts[t.part], generator) for t in self.terms]
+            for _ in range(self.steps_per_epoch(parts)):
+                yield [(k, next(stream)) for k, stream in enumerate(streams)]
+
+    def _endless(self, part: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+        while True:
+            yield from _batches(part, self.batch_size, generator)
+
+    def _shuffled(self, parts: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[list[tuple[int, Tensor]]]:
+        pool = torch.cat([parts[t.part] for t in self.terms])
+        owner = torch.cat([torch.full((len(parts[t.part]),), k) for k, t in enumerate(self.terms)])
+        for batch in _batches(torch.arange(len(pool)), self.batch_size, generator):
+            members = [(k, pool[batch[owner[batch] == k]]) for k in range(len(self.terms))]
+            yield [(k, index) for k, index in members if len(index)]
+
+
+def _batches(part: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The part in random order, cut into batches of nearly equal size: no tiny last one."""
+    return part[torch.randperm(len(part), generator=generator)].tensor_split(math.ceil(len(part) / size))
+
+
+def descent_problems(fields: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the settings of a descent, a sentence each; used by phases, recipes and methods."""
+    found = []
+    numbers: list[tuple[str, Callable[[Any], bool], str]] = [
+        ("epochs", lambda v: isinstance(v, int) and v >= 0, "a whole number, 0 or more"),
+        ("lr", lambda v: 0 < v < math.inf, "above 0"),
+        ("batch_size", lambda v: isinstance(v, int) and v >= 1, "a whole number, 1 or more"),
+        ("momentum", lambda v: 0 <= v < 1, "from 0 to below 1"),
+        ("weight_decay", lambda v: 0 <= v < math.inf, "0 or more"),
+    ]
+    for name, good, expected in numbers:
+        value = fields.get(name)
+        if value is None:
+            continue
+        if isinstance(value, (bool, str)) or not good(value):
+            found.append(f"{name} must be {expected}; got {value!r}.")
+    for name, kind, known in (
+        ("optimizer", "optimizer", OPTIMIZERS),
+        ("schedule", "schedule", SCHEDULES),
+        ("mix", "mix", MIXES),
+    ):
+        value = fields.get(name)
+        if value is not None and value not in known:
+            found.append(str(UnknownName(kind, value, known)))
+    return found
+
+
+def check_parts(phases: list[Phase], parts: Mapping[str, Tensor]) -> None:
+    """Refuse terms whose part is unknown or empty, before any step.
+
+    Raises:
+        ExpungeError: all such terms.
+    """
+    raise_if(
+        [
+            f"A term asks for the part {t.part!r}, which "
+            + ("is empty." if t.part in parts else f"does not exist; there are: {', '.join(parts)}.")
+            for phase in phases
+            for t in phase.terms
+            if not len(parts.get(t.part, ()))
+        ]
+    )
+
+
+__all__ = ["Mix", "Penalty", "Phase", "Schedule", "Term", "check_parts", "descent_problems"]

@@ -1,0 +1,86 @@
+"""Pool: the models that a recipe trains on parts of the data, each trained once and kept."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from expunge.artifact import Store, TrainingCheckpoint
+from expunge.data.rows import Rows
+from expunge.io import fit_weights
+from expunge.recipe import TrainedBy
+from expunge.run import Run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what it took.
+
+    Args:
+        model: in eval mode.
+        seconds: wall-clock time of its training, on the machine that trained it.
+        examples: rows shown, counted each time; 0 when unknown.
+        cached: whether it was trained before this process.
+    """
+
+    model: nn.Module
+    seconds: float
+    examples: int
+    cached: bool
+
+
+class Pool:
+    """Trains a recipe on parts of the data; the same part and seed is trained once.
+
+    Args:
+        recipe: how.
+        rows: the whole training data.
+        store: where models are kept between processes, and where interrupted trainings go on from. Default: they
+            are kept in memory only.
+        like: a model of the right shape, for recipes that cannot build one; saved weights are put into a copy.
+    """
+
+    def __init__(
+        self, recipe: TrainedBy, rows: Rows, store: Store | None = None, like: nn.Module | None = None
+    ) -> None:
+        self.recipe, self.rows, self.store, self.like = recipe, rows, store, like
+        self.memory: dict[tuple[str, int], Trained] = {}
+
+    def key(self, index: Tensor, seed: int) -> dict[str, Any]:
+        """Everything that the model trained on these positions depends on."""
+        part = hashlib.blake2b(index.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
+        return {"data": self.rows.hash, "part": part, "recipe": self.recipe.describe(), "seed": seed}
+
+    def train(self, index: Tensor, run: Run) -> Trained:
+        """The model trained on the rows at these positions with the run's seed."""
+        index = index.sort().values
+        key = self.key(index, run.seed)
+        short = (key["part"], run.seed)
+        if short not in self.memory:
+            self.memory[short] = self._kept(key) or self._made(key, index, run)
+        return self.memory[short]
+
+    def _kept(self, key: dict[str, Any]) -> Trained | None:
+        with Run().isolated():
+            skeleton = self.recipe.blank(self.rows) if self.like is None else copy.deepcopy(self.like)
+        entry = self.store.get(key) if self.store is not None and skeleton is not None else None
+        if entry is None or skeleton is None:
+            return None
+        tensors, about = entry
+        fit_weights(skeleton, tensors, "the cached model")
+        return Trained(skeleton.eval(), float(about["seconds"]), int(about["examples"]), cached=True)
+
+    def _made(self, key: dict[str, Any], index: Tensor, run: Run) -> Trained:
+        if self.store is None:
+            model, log = self.recipe.train(self.rows, index, run)
+            return Trained(model, log.seconds, log.examples, cached=False)
+        checkpoint = TrainingCheckpoint(self.store.folder(key) / "unfinished.safetensors")
+        model, log = self.recipe.train(self.rows, index, run, checkpoint)
+        seconds = log.seconds + checkpoint.spent
+        self.store.put(key, model.state_dict(), {"seconds": seconds, "examples": log.examples})
+        checkpoint.remove()
+        return Trained(model, seconds, log.examples, cached=False)

@@ -1,0 +1,208 @@
+"""Recipe: how the model was trained. Retraining, the exact reference, is the recipe run without the forgotten rows."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from expunge import models
+from expunge.data.adapt import as_rows
+from expunge.data.augment import check_augment
+from expunge.data.rows import Rows
+from expunge.descend import Checkpoint, Log, descend
+from expunge.errors import ExpungeError, raise_if
+from expunge.phase import Phase, Schedule, Term, descent_problems
+from expunge.run import Precision, Run
+from expunge.task.classification import Classification
+
+Build = Callable[[Rows], nn.Module]
+
+
+class TrainedBy(Protocol):
+    """What retraining needs of a recipe: `Recipe`, or a user's own function wrapped by `own_recipe`."""
+
+    def train(self, rows: Rows, index: Tensor, run: Run, checkpoint: Checkpoint | None = None) -> tuple[nn.Module, Log]:
+        """A model trained on the rows at these positions, and what it took."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Everything the outcome depends on besides data and seed, as plain data."""
+        ...
+
+    def blank(self, rows: Rows) -> nn.Module | None:
+        """An untrained model of the same shape, or none when the recipe cannot make one."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The standard way to train a classifier; call it: `recipe(train, ids=None, seed=0) -> nn.Module`.
+
+    Args:
+        model: a name of `expunge.models`, a mapping `{"name": ..., field: value}`, or a function of the `Rows` that
+            returns an untrained module.
+        epochs: passes over the data, 0 or more. Default 10.
+        lr: the peak rate, above 0. Default 0.05.
+        batch_size: rows in a batch at most. Default 128.
+        optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
+        momentum: of SGD. Default 0.9.
+        weight_decay: default 5e-4.
+        schedule: `"one_cycle"` (default), `"cosine"` or `"constant"`.
+        label_smoothing: from 0 (default) to below 1.
+        augment: `"crop"`, `"flip"`, `"crop_flip"`, or none (default).
+        precision: `"auto"` (default), `"float32"` or `"bfloat16"`.
+
+    The initial weights depend on the seed and not on the rows, so an original and its retraining form a pair.
+
+    Cost: `epochs` passes over the rows, forward and backward.
+    """
+
+    model: str | Mapping[str, Any] | Build = "convnet"
+    epochs: int = 10
+    lr: float = 0.05
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "one_cycle"
+    label_smoothing: float = 0.0
+    augment: str | None = None
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        problems = descent_problems(asdict(self))
+        if not 0 <= self.label_smoothing < 1:
+            problems.append(f"label_smoothing must be from 0 to below 1; got {self.label_smoothing!r}.")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            problems.append(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
+        if self.augment is not None:
+            try:
+                check_augment(self.augment)
+            except ExpungeError as error:
+                problems.append(str(error))
+        raise_if(problems)
+
+    def __call__(self, train: Any, ids: Iterable[Hashable] | None = None, seed: int = 0) -> nn.Module:
+        """A model trained on the rows with these ids (default: all), the same bits for the same seed on a CPU."""
+        rows = as_rows(train)
+        index = torch.arange(len(rows)) if ids is None else rows.positions(ids)
+        return self.train(rows, index, Run(seed=seed))[0]
+
+    def train(self, rows: Rows, index: Tensor, run: Run, checkpoint: Checkpoint | None = None) -> tuple[nn.Module, Log]:
+        """A model trained on the rows at these positions, in eval mode, and what it took."""
+        with run.isolated():
+            model = self.blank(rows)
+        task = self.task(rows)
+        raise_if(task.problems(model, rows))
+        phase = Phase(
+            terms=(Term("train"),),
+            epochs=self.epochs,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+        )
+        run = self.circumstances(run)
+        log = descend(model, rows, {"train": index}, task, [phase], run, checkpoint=checkpoint)
+        return model.eval(), log
+
+    def task(self, rows: Rows) -> Classification:
+        """What the model computes while it is trained, label smoothing included."""
+        return Classification(classes=rows.num_classes, label_smoothing=self.label_smoothing)
+
+    def circumstances(self, run: Run) -> Run:
+        """The run with this recipe's augmentation and precision."""
+        return Run(**{**vars(run), "augment": self.augment, "precision": self.precision})
+
+    def blank(self, rows: Rows) -> nn.Module:
+        """An untrained model that fits the rows; draws from the global random state."""
+        if callable(self.model):
+            return self.model(rows)
+        fields = {"name": self.model} if isinstance(self.model, str) else dict(self.model)
+        name = fields.pop("name", None)
+        if name is None:
+            raise ExpungeError("A model is given by name, e.g. {name: lenet}, or {build: 'module:function'}.")
+        if len(rows.shape) != 3:
+            raise ExpungeError(f"{name} takes images (channels, height, width); {rows.name} has shape {rows.shape}.")
+        channels, height, width = rows.shape
+        if height != width:
+            raise ExpungeError(f"{name} takes square images; those of {rows.name} are {height} x {width}.")
+        return models.build(name, channels=channels, size=height, classes=rows.num_classes, **fields)
+
+    def describe(self) -> dict[str, Any]:
+        """All fields as plain data; a function is told by its name and a digest of its source."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if callable(self.model):
+            fields["model"] = describe_function(self.model)
+        return {"kind": "standard", "version": 1, **fields}
+
+
+@dataclass(frozen=True)
+class OwnRecipe:
+    """A user's own training function as a recipe; see `own_recipe`."""
+
+    function: Callable[[Rows, Any, int], nn.Module]
+
+    def __call__(self, train: Any, ids: Iterable[Hashable] | None = None, seed: int = 0) -> nn.Module:
+        """The model that the function trains on the rows with these ids (default: all)."""
+        rows = as_rows(train)
+        index = torch.arange(len(rows)) if ids is None else rows.positions(ids)
+        return self.train(rows, index, Run(seed=seed))[0]
+
+    def train(self, rows: Rows, index: Tensor, run: Run, checkpoint: Checkpoint | None = None) -> tuple[nn.Module, Log]:
+        """The model that the function trains on the rows at these positions."""
+        began = time.perf_counter()
+        with run.isolated():
+            model = self.function(rows, rows.ids[index.numpy()], run.seed)
+        if not isinstance(model, nn.Module):
+            raise ExpungeError(f"The recipe must return a torch.nn.Module; it returned {type(model).__name__}.")
+        return model.eval(), Log(seconds=time.perf_counter() - began)
+
+    def describe(self) -> dict[str, Any]:
+        """The function's name and a digest of its source."""
+        return {"kind": "own", "function": describe_function(self.function)}
+
+    def blank(self, rows: Rows) -> nn.Module | None:
+        """None: only the function knows how its model is built."""
+        return None
+
+
+def own_recipe(function: Callable[[Rows, Any, int], nn.Module]) -> OwnRecipe:
+    """A recipe from a function `(dataset, ids, seed) -> model`.
+
+    The dataset is a `Rows` (a map-style PyTorch dataset), `ids` an array of the ids to train on:
+    `dataset.take(dataset.positions(ids))` is the part to train on.
+    """
+    return OwnRecipe(function)
+
+
+def as_recipe(recipe: Any) -> TrainedBy:
+    """A recipe from a recipe or a function `(dataset, ids, seed) -> model`.
+
+    Raises:
+        ExpungeError: anything else.
+    """
+    if isinstance(recipe, (Recipe, OwnRecipe)):
+        return recipe
+    if callable(recipe):
+        return OwnRecipe(recipe)
+    raise ExpungeError(f"A recipe is an expunge.Recipe or a function (dataset, ids, seed) -> model; got {recipe!r}.")
+
+
+def describe_function(function: Callable[..., Any]) -> str:
+    """A function's name with a digest of its source; what has no source is told by its representation."""
+    try:
+        source = inspect.getsource(function).encode()
+    except (OSError, TypeError):
+        source = repr(function).encode()
+    name = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
+    return f"{name}#{hashlib.blake2b(source, digest_size=8).hexdigest()}"

@@ -1,0 +1,259 @@
+"""Region: which weights may move.
+
+Enforced on the weights after every optimiser step, and on the optimiser's own state. Masking gradients alone is not
+enough: weight decay and momentum go on moving weights whose gradient is zero.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from expunge.errors import ExpungeError, UnknownName
+
+BatchNormPolicy = Literal["update", "freeze"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The coordinates of a model that may move; everything else stays bit-identical.
+
+    Build one with `Region.all()`, `.layers(...)`, `.last(k)` or `.top(scores, share)`.
+
+    Args:
+        patterns: parameters whose name matches one of these globs move. Default: none given, so all do.
+        last_k: instead, the parameters of the last k layers move.
+        masks: instead, a boolean tensor for each parameter name, True where it moves; parameters that are not
+            named stay.
+        batchnorm: `"update"` lets running statistics follow the data; `"freeze"` uses them as they are and leaves
+            them bit-identical.
+    """
+
+    patterns: tuple[str, ...] | None = None
+    last_k: int | None = None
+    masks: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
+    batchnorm: BatchNormPolicy = "update"
+
+    @classmethod
+    def all(cls, batchnorm: BatchNormPolicy = "update") -> Region:
+        """Every parameter may move."""
+        return cls(batchnorm=batchnorm)
+
+    @classmethod
+    def layers(cls, *patterns: str, batchnorm: BatchNormPolicy = "freeze") -> Region:
+        """Parameters whose name, or whose module's name, matches one of the globs, e.g. `"fc*"`."""
+        if not patterns:
+            raise ExpungeError("Region.layers needs at least one pattern, e.g. Region.layers('fc*').")
+        return cls(patterns=tuple(patterns), batchnorm=batchnorm)
+
+    @classmethod
+    def last(cls, k: int, batchnorm: BatchNormPolicy = "freeze") -> Region:
+        """The last k layers: linear, convolutional or embedding modules, each with the norms that follow it."""
+        if k < 1:
+            raise ExpungeError(f"Region.last needs k of 1 or more; got {k}.")
+        return cls(last_k=k, batchnorm=batchnorm)
+
+    @classmethod
+    def top(cls, scores: Mapping[str, Tensor], share: float, batchnorm: BatchNormPolicy = "update") -> Region:
+        """Exactly `int(n * share)` of all n scored coordinates: those of the largest scores, over all layers at once.
+
+        Args:
+            scores: a tensor of the parameter's shape for each parameter name, e.g. the saliency.
+            share: the share that may move, above 0 and up to 1.
+            batchnorm: see the class. Default `"update"`, as in the SalUn protocol.
+
+        Raises:
+            ExpungeError: a share outside (0, 1], no scores, scores that are NaN.
+
+        Ties are broken by position, so that the density is exact however many scores are equal.
+        """
+        if not 0 < share <= 1:
+            raise ExpungeError(f"share must be above 0 and at most 1; got {share}.")
+        if not scores:
+            raise ExpungeError("Region.top got no scores; give one tensor for each parameter name.")
+        flat = torch.cat([s.detach().flatten().float() for s in scores.values()])
+        if torch.isnan(flat).any():
+            raise ExpungeError("Region.top got NaN scores; the gradients they come from are damaged.")
+        chosen = _top(flat, int(len(flat) * share))
+        parts = chosen.split([s.numel() for s in scores.values()])
+        masks = {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts)}
+        return cls(masks=masks, batchnorm=batchnorm)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every parameter may move."""
+        return self.patterns is None and self.last_k is None and self.masks is None
+
+    def resolve(self, model: nn.Module) -> dict[str, Tensor | bool]:
+        """For each parameter name of the model: True (moves), False (stays), or a boolean mask of its shape.
+
+        Raises:
+            ExpungeError: a pattern that matches nothing, a mask of the wrong shape or for an unknown parameter, or
+                a region in which nothing moves.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        moves: dict[str, Tensor | bool]
+        if self.masks is not None:
+            moves = self._by_masks(dict(model.named_parameters()))
+        elif self.patterns is not None:
+            for pattern in self.patterns:
+                if not any(_matches(name, pattern) for name in names):
+                    raise UnknownName("layer pattern", pattern, names)
+            moves = {name: any(_matches(name, p) for p in self.patterns) for name in names}
+        elif self.last_k is not None:
+            inside = _names_in_last(model, self.last_k)
+            moves = {name: name in inside for name in names}
+        else:
+            moves = {name: True for name in names}
+        if not any(m.any() if isinstance(m, Tensor) else m for m in moves.values()):
+            raise ExpungeError("No weight lies in this region, so nothing could be unlearned; widen it.")
+        return moves
+
+    def _by_masks(self, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor | bool]:
+        masks = self.masks or {}
+        for name, mask in masks.items():
+            if name not in parameters:
+                raise UnknownName("parameter in the region", name, parameters)
+            if mask.shape != parameters[name].shape:
+                raise ExpungeError(
+                    f"The region's mask for {name} has shape {tuple(mask.shape)}, "
+                    f"the parameter {tuple(parameters[name].shape)}."
+                )
+        moves: dict[str, Tensor | bool] = {}
+        for name in parameters:
+            mask = masks.get(name, torch.zeros(()))
+            moves[name] = bool(mask.any()) if mask.bool().all() or not mask.any() else mask.bool()
+        return moves
+
+    @contextmanager
+    def enforce(self, model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
+        """Hold everything outside the region bit-identical while `optimizer` steps, inside a `with` block.
+
+        Works with any optimiser: whole tensors outside the region get no gradient (and so no decay and no
+        momentum); in tensors partly outside, weights are put back after every step and the optimiser's state is
+        zeroed there. Costs one copy of the partly frozen tensors.
+        """
+        moves = self.resolve(model)
+        frozen, partly = [], []
+        for name, parameter in model.named_parameters():
+            mask = moves[name]
+            if isinstance(mask, Tensor):
+                mask = mask.to(parameter.device)
+                partly.append((parameter, mask, parameter.detach().clone()))
+            elif not mask and parameter.requires_grad:
+                frozen.append(parameter)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            with torch.no_grad():
+                for parameter, mask, anchor in partly:
+                    parameter.copy_(torch.where(mask, parameter, anchor))
+                    for value in optimizer.state.get(parameter, {}).values():
+                        if isinstance(value, Tensor) and value.shape == parameter.shape:
+                            value.masked_fill_(~mask, 0)
+
+        hooks = [optimizer.register_step_post_hook(put_back)] if partly else []
+        modes = []
+        if self.batchnorm == "freeze":
+            norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            modes = [(m, m.training) for m in norms]
+            hooks += [m.register_forward_pre_hook(_use_running_statistics) for m in norms]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            for module, mode in modes:
+                module.training = mode
+
+    # -- as YAML -----------------------------------------------------------------------------------------------
+
+    def to_config(self) -> dict[str, Any]:
+        """The region as plain data, e.g. `{"layers": ["fc*"]}`.
+
+        Raises:
+            ExpungeError: element masks, which are data and no setting.
+        """
+        if self.masks is not None:
+            raise ExpungeError("A region of element masks is data and cannot be written into YAML.")
+        chosen: dict[str, Any] = {}
+        if self.patterns is not None:
+            chosen["layers"] = list(self.patterns)
+        if self.last_k is not None:
+            chosen["last"] = self.last_k
+        return {**chosen, "batchnorm": self.batchnorm}
+
+    @classmethod
+    def from_config(cls, config: Region | Mapping[str, Any] | str | None) -> Region | None:
+        """A region from plain data: `"all"`, `{"layers": "fc*"}` or `{"last": 2}`, each with `batchnorm`."""
+        if config is None or isinstance(config, Region):
+            return config
+        if isinstance(config, str):
+            config = {} if config == "all" else {"layers": config}
+        known = {"layers", "last", "batchnorm"}
+        for key in config:
+            if key not in known:
+                raise UnknownName("field of region", key, known)
+        if "layers" in config and "last" in config:
+            raise ExpungeError("A region is given by layers or by last, not by both.")
+        batchnorm = config.get("batchnorm", "update" if not {"layers", "last"} & set(config) else "freeze")
+        if batchnorm not in ("update", "freeze"):
+            raise UnknownName("batchnorm policy", batchnorm, ("update", "freeze"))
+        if "layers" in config:
+            patterns = config["layers"]
+            return cls.layers(*([patterns] if isinstance(patterns, str) else patterns), batchnorm=batchnorm)
+        if "last" in config:
+            return cls.last(int(config["last"]), batchnorm=batchnorm)
+        return cls.all(batchnorm=batchnorm)
+
+
+def _use_running_statistics(module: nn.Module, args: Any) -> None:
+    module.training = False
+
+
+def _matches(name: str, pattern: str) -> bool:
+    module = name.rpartition(".")[0]
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(module, pattern)
+
+
+def _top(flat: Tensor, count: int) -> Tensor:
+    """A boolean vector with exactly `count` True: the largest entries, the first ones among equals."""
+    if count < 1:
+        return torch.zeros_like(flat, dtype=torch.bool)
+    threshold = flat.kthvalue(len(flat) - count + 1).values
+    chosen = flat > threshold
+    ties = (flat == threshold).nonzero().flatten()
+    chosen[ties[: count - int(chosen.sum())]] = True
+    return chosen
+
+
+def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
+    """The modules of the last k layers, in order; a layer is a linear, convolutional or embedding module.
+
+    Modules with parameters of their own that come after such a layer (norms, scales) belong to it.
+
+    Raises:
+        ExpungeError: a model with fewer than k layers.
+    """
+    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
+    own = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    starts = [i for i, m in enumerate(own) if isinstance(m, kinds)]
+    if len(starts) < k:
+        raise ExpungeError(f"The model has {len(starts)} layers, so its last {k} cannot be chosen.")
+    return own[starts[-k] :]
+
+
+def _names_in_last(model: nn.Module, k: int) -> set[str]:
+    inside = {id(p) for m in last_layers(model, k) for p in m.parameters(recurse=False)}
+    return {name for name, p in model.named_parameters() if id(p) in inside}

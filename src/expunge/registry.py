@@ -1,0 +1,113 @@
+"""Registry: from a name to a method; modules are imported when a method of theirs is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from expunge.errors import ExpungeError, Problems, UnknownName, near
+from expunge.method import Method
+
+# name -> module of expunge.methods and class in it
+_BUILT_IN = {
+    "original": "original:Original",
+    "retrain": "retrain:Retrain",
+    "finetune": "finetune:FineTune",
+    "gradient_ascent": "gradient_ascent:GradientAscent",
+    "neggrad_plus": "neggrad_plus:NegGradPlus",
+    "random_label": "random_label:RandomLabel",
+    "l1_sparse": "l1_sparse:L1Sparse",
+    "last_layers": "last_layers:LastLayers",
+    "chain": "chain:Chain",
+}
+_ADDED: dict[str, type[Method]] = {}
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register(cls: M) -> M:
+    """Class decorator: make a method of one's own known under its `name`.
+
+    Raises:
+        ExpungeError: the name is taken by another class, or the class lacks a name or a card.
+    """
+    name, card = getattr(cls, "name", None), getattr(cls, "card", None)
+    if not name or card is None:
+        raise ExpungeError(f"{cls.__name__} needs a `name` and a `card` to be registered.")
+    if name in _BUILT_IN or _ADDED.get(name, cls).__qualname__ != cls.__qualname__:
+        raise ExpungeError(f"There is a method {name!r} already; choose another name for {cls.__name__}.")
+    _ADDED[name] = cls
+    return cls
+
+
+def names() -> list[str]:
+    """All names, the built-in ones first."""
+    return [*_BUILT_IN, *_ADDED]
+
+
+def get(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ExpungeError: an unknown name; near ones are offered.
+    """
+    if name in _ADDED:
+        return _ADDED[name]
+    if name not in _BUILT_IN:
+        raise UnknownName("method", name, names(), "See: expunge methods.")
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    cls: type[Method] = getattr(importlib.import_module(f"expunge.methods.{module}"), attribute)
+    return cls
+
+
+def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
+    """A method from its name and fields, e.g. out of YAML.
+
+    Raises:
+        ExpungeError: an unknown name, and all unknown fields and wrong values at once.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    cls, given = get(name), dict(fields or {})
+    known = {f.name for f in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    problems, values = [], {}
+    for key, value in given.items():
+        if key not in known:
+            problems.append(f"{name} has no field {key!r}.{near(key, known)} Its fields: {', '.join(sorted(known))}.")
+        elif key in ("region", "steps"):
+            values[key] = value  # the method reads these itself
+        else:
+            try:
+                values[key] = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
+                    value
+                )
+            except ValidationError as error:
+                problems += [f"{name}.{key}: {e['msg']}; got {value!r}." for e in error.errors()]
+    if problems:
+        raise Problems(problems)
+    return cls(**values)
+
+
+def from_config(config: Mapping[str, Any] | str) -> Method:
+    """A method from plain data: `{"name": ..., field: value}`, or its name alone."""
+    if isinstance(config, str):
+        return make(config)
+    fields = dict(config)
+    name = fields.pop("name", None)
+    if not isinstance(name, str):
+        raise ExpungeError(f"A method is given by name, e.g. {{name: finetune, epochs: 5}}; got {dict(config)!r}.")
+    return make(name, fields)
+
+
+def suitable(scope: str, family: str, recipe: bool) -> list[str]:
+    """The methods that serve such a request on such a model."""
+    found = []
+    for name in names():
+        card = get(name).card
+        fits = scope in card.scope and family in card.families and (recipe or "recipe" not in card.needs)
+        if fits and name not in ("original", "retrain", "chain"):
+            found.append(name)
+    return found

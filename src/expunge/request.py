@@ -1,0 +1,275 @@
+"""Request: which examples must go.
+
+Every row of the training data is in one of three states: *keep*, *forget*, or *gone* (forgotten by an earlier
+request). Gone rows are never handed back as retain data; with two states a second request would train them back in.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.data.adapt import as_rows
+from expunge.data.rows import Rows
+from expunge.data.split import stratified
+from expunge.errors import ExpungeError, UnknownName, raise_if
+
+KEEP, FORGET, GONE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example as a predicate sees it.
+
+    Args:
+        id: the row's id.
+        label: its label.
+        name: the name of its class.
+        x: its input as the model would get it.
+    """
+
+    id: Any
+    label: int
+    name: str
+    x: Tensor
+
+
+class Request:
+    """Which rows of a training set must go; exactly one of `classes`, `ids`, `where`, `fraction` says so.
+
+    Args:
+        data: the training set: `Rows`, a map-style `Dataset` of (input, label), or a pair (x, y) of arrays.
+        classes: every row of these classes; labels or class names.
+        ids: the rows with these ids; a sequence, or the path of a text file (an id a line) or CSV file (the column
+            `id`, or else its first column).
+        where: every row for which this function of a `Row` is true.
+        fraction: a random share of all rows not yet gone, above 0 and below 1.
+        seed: of the random share. Default 0.
+        stratify: draw the random share class by class in proportion. Default no, as in the SalUn protocol.
+        gone: ids that earlier requests removed from the model.
+
+    Raises:
+        ExpungeError: nothing selected, everything selected, unknown classes or ids, rows that are already gone, or
+            a class request that leaves fewer than two classes. All of it before any compute.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        classes: Sequence[int | str] | None = None,
+        ids: Sequence[Hashable] | str | Path | None = None,
+        where: Callable[[Row], bool] | None = None,
+        fraction: float | None = None,
+        seed: int = 0,
+        stratify: bool = False,
+        gone: Iterable[Hashable] = (),
+    ) -> None:
+        given = {"classes": classes, "ids": ids, "where": where, "fraction": fraction}
+        chosen = [name for name, value in given.items() if value is not None]
+        if len(chosen) != 1:
+            raise ExpungeError(
+                f"A request names its rows in exactly one way, by {', '.join(given)}; "
+                f"got {' and '.join(chosen) or 'none of them'}."
+            )
+        self.rows: Rows = as_rows(data)
+        self.state = torch.zeros(len(self.rows), dtype=torch.int8)
+        gone_ids = list(gone)
+        if gone_ids:
+            self.state[self.rows.positions(gone_ids)] = GONE
+        self.classes: tuple[int, ...] = ()
+        if classes is not None:
+            self.classes = self._labels(classes)
+            forget = torch.isin(self.rows.y, torch.tensor(self.classes)) & (self.state == KEEP)
+            selected = forget.nonzero().flatten()
+        elif ids is not None:
+            selected = self._by_ids(ids)
+        elif where is not None:
+            selected = torch.tensor([i for i in range(len(self.rows)) if where(self._row(i))], dtype=torch.long)
+            selected = selected[self.state[selected] != GONE]
+        else:
+            selected = self._by_fraction(float(fraction or 0), seed, stratify)
+        self.state[selected] = FORGET
+        self._check(f"{chosen[0]}={_short(given[chosen[0]])}")
+
+    # -- what it says ------------------------------------------------------------------------------------------
+
+    @property
+    def scope(self) -> str:
+        """`"class"` when whole classes go, otherwise `"samples"`."""
+        return "class" if self.classes else "samples"
+
+    @cached_property
+    def forget(self) -> Tensor:
+        """Positions of the rows that must go, (n,) int64."""
+        return (self.state == FORGET).nonzero().flatten()
+
+    @cached_property
+    def keep(self) -> Tensor:
+        """Positions of the rows that stay, (n,) int64."""
+        return (self.state == KEEP).nonzero().flatten()
+
+    @cached_property
+    def gone(self) -> Tensor:
+        """Positions of the rows that an earlier request removed, (n,) int64."""
+        return (self.state == GONE).nonzero().flatten()
+
+    @property
+    def gone_classes(self) -> tuple[int, ...]:
+        """Labels of which no row is kept or to be forgotten any more: an earlier request removed the whole class."""
+        there = set(self.rows.y[self.state != GONE].tolist())
+        return tuple(c for c in sorted(set(self.rows.y[self.gone].tolist())) if c not in there)
+
+    @cached_property
+    def hash(self) -> str:
+        """A digest of the data and of every row's state."""
+        digest = hashlib.blake2b(self.rows.hash.encode(), digest_size=16)
+        digest.update(self.state.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The request as a sentence."""
+        n, total = len(self.forget), len(self.rows)
+        names = ", ".join(self.rows.classes[c] for c in self.classes)
+        what = f"class{'es' if len(self.classes) > 1 else ''} {names}: " if self.classes else ""
+        after = f" ({len(self.gone):,} more are already gone)" if len(self.gone) else ""
+        return f"Forget {what}{n:,} of {total:,} rows of {self.rows.name}{after}."
+
+    def __repr__(self) -> str:
+        return f"<Request: {self.text}>"
+
+    def after(self, gone: Iterable[Hashable] | Request) -> Request:
+        """The same request on a model from which other rows have gone already.
+
+        Args:
+            gone: ids, or an earlier request on the same data (its forget and gone rows are gone now).
+
+        Raises:
+            ExpungeError: a row to be forgotten is among them, or nothing would be left to forget.
+        """
+        if isinstance(gone, Request):
+            gone = [gone.rows.ids[i] for i in torch.cat([gone.forget, gone.gone]).tolist()]
+        index = self.rows.positions(gone)
+        index = index[self.state[index] != GONE]
+        if not len(index):
+            return self
+        if self.classes:
+            # rows of the class that went by an earlier request need not be forgotten again
+            index_again = index[:0]
+        else:
+            index_again = index[self.state[index] == FORGET]
+        self._refuse_gone(index_again)
+        later = object.__new__(Request)
+        later.rows, later.classes = self.rows, self.classes
+        later.state = self.state.clone()
+        later.state[index] = GONE
+        later._check("after the earlier request")
+        return later
+
+    # -- how rows are chosen -----------------------------------------------------------------------------------
+
+    def _labels(self, classes: Sequence[int | str]) -> tuple[int, ...]:
+        names = self.rows.classes
+        if isinstance(classes, (str, int)):
+            classes = [classes]
+        labels = set()
+        for c in classes:
+            if isinstance(c, str) and c in names:
+                labels.add(names.index(c))
+            elif isinstance(c, str) and not c.isdigit():
+                raise UnknownName("class", c, names)
+            else:
+                labels.add(int(c))
+        wrong = sorted(c for c in labels if not 0 <= c < len(names))
+        if wrong:
+            raise ExpungeError(
+                f"Request selects 0 of {len(self.rows):,} examples for classes {wrong}; "
+                f"labels run 0..{len(names) - 1} ({', '.join(names[:20])})."
+            )
+        return tuple(sorted(labels))
+
+    def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:
+        wanted = read_ids(ids) if isinstance(ids, (str, Path)) else list(ids)
+        if self.rows.ids.dtype.kind in "iu":
+            wanted = [int(i) if isinstance(i, str) and i.strip().lstrip("-").isdigit() else i for i in wanted]
+        selected = torch.unique(self.rows.positions(wanted))
+        self._refuse_gone(selected[self.state[selected] == GONE])
+        return selected
+
+    def _by_fraction(self, fraction: float, seed: int, stratify: bool) -> Tensor:
+        if not 0 < fraction < 1:
+            raise ExpungeError(f"fraction must lie between 0 and 1 (both excluded); got {fraction}.")
+        there = (self.state == KEEP).nonzero().flatten()
+        size = round(fraction * len(there))
+        if stratify and size:
+            return there[stratified(self.rows.y[there], size, seed)]
+        order = torch.randperm(len(there), generator=torch.Generator().manual_seed(seed))
+        return there[order[:size]]
+
+    def _row(self, i: int) -> Row:
+        label = int(self.rows.y[i])
+        return Row(self.rows.ids[i], label, self.rows.classes[label], self.rows.x(torch.tensor([i]))[0])
+
+    # -- what is refused ---------------------------------------------------------------------------------------
+
+    def _refuse_gone(self, index: Tensor) -> None:
+        if len(index):
+            sample = ", ".join(repr(self.rows.ids[i].item()) for i in index[:5].tolist())
+            raise ExpungeError(
+                f"{len(index)} of the requested rows are already gone from this model (ids {sample}); "
+                "leave them out, or start from the model before that request."
+            )
+
+    def _check(self, how: str) -> None:
+        n, total = len(self.forget), len(self.rows)
+        problems = []
+        if not n:
+            problems.append(f"Request selects 0 of {total:,} examples ({how}); nothing would be forgotten.")
+        if n and not len(self.keep):
+            problems.append(
+                f"Request selects every one of the {total:,} examples ({how}); nothing would be left to keep. "
+                "Delete the model instead."
+            )
+        left = self.rows.y[self.keep].unique()
+        if len(self.keep) and len(left) < 2:
+            problems.append(f"Request leaves {len(left)} class to tell apart ({how}); a classifier needs two or more.")
+        raise_if(problems)
+
+
+def read_ids(path: str | Path) -> list[str]:
+    """The ids in a text file (one a line) or a CSV file (the column `id`, or else the first column).
+
+    Raises:
+        ExpungeError: the file cannot be read, or holds no id.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExpungeError(f"The ids in {path} cannot be read: {error}. Give a text or CSV file.") from error
+    if path.suffix.lower() == ".csv":
+        lines = [line for line in csv.reader(text.splitlines()) if line]
+        header = [cell.strip().lower() for cell in lines[0]] if lines else []
+        column = header.index("id") if "id" in header else 0
+        lines = lines[1:] if "id" in header else lines
+        ids = [line[column].strip() for line in lines if len(line) > column]
+    else:
+        ids = [line.strip() for line in text.splitlines()]
+    ids = [i for i in ids if i]
+    if not ids:
+        raise ExpungeError(f"{path} holds no ids; expected one a line, or a CSV file with a column 'id'.")
+    return ids
+
+
+def _short(value: Any) -> str:
+    text = "…" if callable(value) else str(value)
+    return text if len(text) < 60 else text[:57] + "…"

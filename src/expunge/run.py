@@ -1,0 +1,101 @@
+"""Run: the circumstances of one computation: seed, device, precision, progress. Nothing global is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The circumstances of one computation.
+
+    Args:
+        seed: every random draw derives from it. Default 0.
+        device: where to compute. Default: where the model is.
+        precision: `"float32"`, `"bfloat16"` (autocast), or `"auto"` (default): bfloat16 on a GPU that has it.
+        augment: how retain data is augmented while training, as in `expunge.data.augment`. Default: not at all.
+        progress: show a progress bar when standard error is a terminal. Default yes.
+        accelerator: an `accelerate.Accelerator`, for several processes. Default: one process, no accelerate.
+    """
+
+    seed: int = 0
+    device: torch.device | str | None = None
+    precision: Precision = "auto"
+    augment: str | None = None
+    progress: bool = True
+    accelerator: Any = None
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        """A random generator of its own for each purpose: same seed and purpose, same draws, in any order."""
+        return torch.Generator().manual_seed(derive(self.seed, *purpose))
+
+    def device_of(self, model: nn.Module) -> torch.device:
+        """The device to compute on."""
+        if self.accelerator is not None:
+            return torch.device(self.accelerator.device)
+        if self.device is not None:
+            return torch.device(self.device)
+        return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Leave global random state and grad mode as they were, whatever happens inside the block."""
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            torch.manual_seed(derive(self.seed, "global"))
+            yield
+
+    @contextmanager
+    def autocast(self, device: torch.device) -> Iterator[None]:
+        """Mixed precision where it is asked for, or where it pays and nothing was said."""
+        auto = self.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        with torch.autocast(device.type, torch.bfloat16, enabled=auto or self.precision == "bfloat16"):
+            yield
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Callable[[Tensor], None]]:
+        """The module to call and the function that runs the backward pass, through accelerate where it is given."""
+        if self.accelerator is None:
+            return model, torch.autograd.backward
+        return self.accelerator.prepare_model(model), self.accelerator.backward
+
+    def share(self, index_B: Tensor) -> tuple[Tensor, float]:
+        """This process's part of a batch, and the factor that makes the mean over processes the batch mean."""
+        if self.accelerator is None or self.accelerator.num_processes == 1:
+            return index_B, 1.0
+        size, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine = index_B.tensor_split(size)[rank]
+        if not len(mine):  # every process must take part in every step
+            return index_B[:1], 0.0
+        return mine, size * len(mine) / len(index_B)
+
+
+@contextmanager
+def progress_bar(what: str, total: int, show: bool) -> Iterator[Any]:
+    """A function to call after each step with text to show; silent when standard error is no terminal."""
+    if not (show and total > 1 and sys.stderr.isatty()):
+        yield lambda text="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda text="": bar.update(task, advance=1, description=f"{what} {text}".rstrip())
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """A seed below 2^63 for one purpose, the same on every machine."""
+    digest = hashlib.blake2b(repr((seed, *purpose)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
