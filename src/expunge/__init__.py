@@ -33,7 +33,27 @@ _WHERE = {
 }
 _MODULES = ("audit", "data", "io", "methods", "models")
 
-__all__ = [*sorted(_WHERE), *_MODULES, "__version__"]
+__all__ = [
+    "Classification",
+    "ExpungeError",
+    "Method",
+    "Recipe",
+    "Region",
+    "Report",
+    "Request",
+    "Result",
+    "Rows",
+    "Run",
+    "__version__",
+    "audit",
+    "data",
+    "io",
+    "methods",
+    "models",
+    "own_recipe",
+    "register",
+    "unlearn",
+]
 
 if TYPE_CHECKING:
     from expunge import data, io, methods, models

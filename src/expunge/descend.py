@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -12,12 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.data.rows import Rows
-from expunge.errors import ExpungeError
-from expunge.feed import Batch, Feed
+from expunge.feed import Feed
+from expunge.layout import channels_last
 from expunge.phase import Phase, check_parts
 from expunge.region import Region
 from expunge.run import Run, derive, progress_bar
 from expunge.task.base import Task
+from expunge.watch import Log, Watch
 
 
 class Checkpoint(Protocol):
@@ -30,33 +30,6 @@ class Checkpoint(Protocol):
     def save(self, model: nn.Module, optimizer: Optimizer, phase: int, epochs: int) -> None:
         """Keep the state after so many epochs of this phase."""
         ...
-
-
-@dataclass
-class Log:
-    """What a descent did.
-
-    Args:
-        steps: optimiser steps taken.
-        examples: rows shown, counted each time.
-        seconds: wall-clock time.
-        losses: the mean loss of each epoch, a number for each term of its phase.
-        stopped: why it ended early; empty when it did not.
-    """
-
-    steps: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    losses: list[list[float]] = field(default_factory=list)
-    stopped: str = ""
-
-    def add(self, other: Log) -> None:
-        """Count what another descent did as well."""
-        self.steps += other.steps
-        self.examples += other.examples
-        self.seconds += other.seconds
-        self.losses += other.losses
-        self.stopped = self.stopped or other.stopped
 
 
 def descend(
@@ -82,21 +55,23 @@ def descend(
         checkpoint: keeps the state after every epoch. Default: nothing is kept.
 
     Raises:
-        ExpungeError: a term without rows, or a loss that is not finite (with the step, and what to lower).
+        ExpungeError: a term without rows, a region in which nothing can move, or a loss that is not finite (with the
+            step, and what to lower).
 
     Cost: each phase's epochs, in passes over its longest part (`together`) or over all its parts.
     """
     check_parts(list(phases), parts)
+    (region := region or Region.all()).resolve(model)
     device = run.device_of(model)
     model.to(device)
     rows = rows.on(device)
     modes = [(module, module.training) for module in model.modules()]
     log, began = Log(), time.perf_counter()
     try:
-        with run.isolated():
+        with run.isolated(), channels_last(model) as last:
             for number, phase in enumerate(phases):
-                feed = Feed(rows, parts, task, phase, number, run, device)
-                _phase(model, feed, region or Region.all(), checkpoint, log)
+                feed = Feed(rows, parts, task, phase, number, run, device, last)
+                _phase(model, feed, region, checkpoint, log)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -110,12 +85,14 @@ def _phase(model: nn.Module, feed: Feed, region: Region, checkpoint: Checkpoint 
     total = steps * phase.epochs
     optimizer = phase.make_optimizer([p for p in model.parameters() if p.requires_grad])
     with region.enforce(model, optimizer), progress_bar("step", total, run.progress) as tick:
-        first = checkpoint.resume(model, optimizer, number) if checkpoint else 0
+        first = min(checkpoint.resume(model, optimizer, number), phase.epochs) if checkpoint else 0
+        log.steps += first * steps
+        log.examples += first * phase.examples_per_epoch(feed.parts)
         net, backward = run.prepare(model, optimizer)
         net.train()
         for epoch in range(first, phase.epochs):
             torch.manual_seed(derive(run.seed, "dropout", number, epoch))  # so that a resumed epoch is the same one
-            watch = _Watch(phase, number)
+            watch = Watch(phase, number, run)
             for step, batches in enumerate(feed.epoch(epoch), start=epoch * steps):
                 for group in optimizer.param_groups:
                     group["lr"] = phase.lr * phase.rate(step / total)
@@ -132,55 +109,11 @@ def _phase(model: nn.Module, feed: Feed, region: Region, checkpoint: Checkpoint 
                 tick()
                 if watch.see(step, loss, batches, losses, log):
                     break
-            watch.close(log)
+            watch.close(log, model)
             if checkpoint:
                 checkpoint.save(model, optimizer, number, epoch + 1)
-            if log.stopped:
+            if watch.over:
                 return
 
 
-class _Watch:
-    """Counts, averages and looks out for losses that leave the ground; reads them in groups, as each read waits."""
-
-    def __init__(self, phase: Phase, number: int) -> None:
-        self.phase, self.number = phase, number
-        self.every = 1 if phase.ceiling is not None else 32
-        self.sums: list[Tensor | float] = [0.0] * len(phase.terms)
-        self.counts = [0] * len(phase.terms)
-        self.unread: list[tuple[int, Tensor]] = []
-
-    def see(self, step: int, loss: Tensor, batches: list[Batch], losses: list[Tensor], log: Log) -> bool:
-        """Take note of one step; true when the phase must end."""
-        log.steps += 1
-        for batch, loss_B in zip(batches, losses):
-            for (k, n), part in zip(batch.spans, loss_B.detach().split([n for _, n in batch.spans])):
-                log.examples += n
-                self.counts[k] += n
-                self.sums[k] += part.sum()
-                if (
-                    self.phase.ceiling is not None
-                    and self.phase.terms[k].weight < 0
-                    and part.mean() > self.phase.ceiling
-                ):
-                    log.stopped = (
-                        f"step {step + 1}: the loss to be raised reached {part.mean():.2f}, above the ceiling of "
-                        f"{self.phase.ceiling:.2f}"
-                    )
-        self.unread.append((step, loss.detach()))
-        if len(self.unread) >= self.every:
-            self.read()
-        return bool(log.stopped)
-
-    def read(self) -> None:
-        for step, loss in self.unread:
-            if not torch.isfinite(loss):
-                raise ExpungeError(
-                    f"The loss became {float(loss)} at step {step + 1} of phase {self.number + 1}. "
-                    f"Lower lr (now {self.phase.lr:g}), set clip_norm, or take fewer epochs."
-                )
-        self.unread.clear()
-
-    def close(self, log: Log) -> None:
-        """Finish an epoch."""
-        self.read()
-        log.losses.append([float(s) / max(n, 1) for s, n in zip(self.sums, self.counts)])
+__all__ = ["Checkpoint", "Log", "descend"]

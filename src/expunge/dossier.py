@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,16 +20,17 @@ import expunge
 from expunge import io
 from expunge.artifact import Store
 from expunge.audit.judge import judge
-from expunge.audit.lineup import Entrant, Terms
+from expunge.audit.lineup import ORIGINAL, Entrant, Terms
 from expunge.audit.measure import ATTACKS
 from expunge.audit.metric import METRICS
 from expunge.audit.relearn import Relearn
 from expunge.audit.subject import Cost
 from expunge.data.adapt import as_rows
-from expunge.errors import ExpungeError
+from expunge.data.rows import Rows
+from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Result
 from expunge.pool import Pool
-from expunge.recipe import as_recipe
+from expunge.recipe import Recipe, TrainedBy, as_recipe
 from expunge.report import draw, summary
 from expunge.request import Request
 from expunge.task.base import Task
@@ -102,7 +104,7 @@ def audit(
         unseen: rows never trained on: `Rows`, a dataset, or a pair (x, y).
         recipe: how the model was trained. Without it there is no retraining, and the verdicts say so.
         task: what the models compute. Default: classification over the data's classes.
-        seeds: how many (0, 1, …), or which, retrainings to make. Default 3. Two are made at least, as one has no spread.
+        seeds: how many (0, 1, …), or which, retrainings to make. Default 3; two at least, as one has no spread.
         attacks: features of the membership attacks. Default: all five.
         relearn: measure relearn time; `True` (default), `False`, or settings such as `{"max_epochs": 20}`.
         cache: keep trained models between runs: `True` (default: `$EXPUNGE_CACHE` or the user's cache folder),
@@ -116,19 +118,59 @@ def audit(
     """
     if not isinstance(request, Request):
         raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
-    unseen_rows = as_rows(unseen)
-    unseen_rows = unseen_rows if unseen_rows.scale == request.rows.scale else unseen_rows.scaled_like(request.rows)
-    task = task or default_task(request)
-    terms = Terms(tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds), tuple(attacks), _relearning(relearn))
-    entrants = {name: [_entrant(name, m) for m in _listed(some)] for name, some in models.items()}
-    like = next((e.model for some in entrants.values() for e in some), None)
+    if not isinstance(models, Mapping):
+        raise ExpungeError(f"Models are given by name, e.g. {{'original': model}}; got {type(models).__name__}.")
+    terms = make_terms(seeds, attacks, relearn)
+    unseen_rows = _unseen(unseen, request.rows)
+    entrants = {str(name): [_entrant(name, m) for m in _listed(some)] for name, some in models.items()}
     known = as_recipe(recipe) if recipe is not None else None
-    store = None if cache is False else Store(None if cache is True else cache)
-    pool = Pool(known, request.rows, store, like) if known is not None else None
-    if not entrants and pool is None:
+    if not entrants and known is None:
         raise ExpungeError("There is nothing to audit: give models, or a recipe.")
-    results = judge(entrants, request, unseen_rows, task, pool, terms)
-    manifest = {
+    pool = None
+    if known is not None:
+        store = None if cache is False else Store(None if cache is True else cache)
+        first = [e.model for some in (entrants.get(ORIGINAL, []), *entrants.values()) for e in some][:1]
+        # only a recipe that cannot build its model needs one to put weights into
+        pool = Pool(known, request.rows, store, None if isinstance(known, Recipe) or not first else first[0])
+    results = judge(entrants, request, unseen_rows, task or default_task(request), pool, terms)
+    return Report(results, _manifest(results, request, unseen_rows, known, terms, command))
+
+
+def make_terms(
+    seeds: int | Sequence[int] = 3,
+    attacks: Sequence[str] = ATTACKS,
+    relearn: bool | Mapping[str, Any] | Relearn = True,
+) -> Terms:
+    """What an audit is to do, from what people give; see `audit`.
+
+    Raises:
+        ExpungeError: seeds that are no whole numbers, an unknown attack, settings that relearning does not have.
+    """
+    numbers: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    if not isinstance(numbers, (Sequence, np.ndarray)) or not all(_is_seed(s) for s in numbers):
+        raise ExpungeError(f"seeds must be a number of seeds or a list of them, whole and 0 or more; got {seeds!r}.")
+    names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn))
+
+
+def _is_seed(seed: Any) -> bool:
+    return isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and bool(seed >= 0)
+
+
+def _unseen(unseen: Any, train: Rows) -> Rows:
+    rows = unseen if isinstance(unseen, Rows) else as_rows(unseen, classes=train.classes, name="unseen")
+    return rows if rows.scale == train.scale else rows.scaled_like(train)
+
+
+def _manifest(
+    results: Mapping[str, Any],
+    request: Request,
+    unseen: Rows,
+    recipe: TrainedBy | None,
+    terms: Terms,
+    command: str | None,
+) -> dict[str, Any]:
+    return {
         "command": command or " ".join(sys.argv),
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -140,8 +182,8 @@ def audit(
             "keep": len(request.keep),
             "text": request.text,
         },
-        "data": {"name": request.rows.name, "hash": request.rows.hash, "unseen_hash": unseen_rows.hash},
-        "recipe": known.describe() if known is not None else None,
+        "data": {"name": request.rows.name, "hash": request.rows.hash, "unseen_hash": unseen.hash},
+        "recipe": recipe.describe() if recipe is not None else None,
         "methods": [{"row": m["method"], "seed": m["seed"], **m["settings"]} for m in results["models"]],
         "models": {f"{m['method']}/{m['seed']}": m["hash"] for m in results["models"]},
         "audit": {
@@ -149,7 +191,6 @@ def audit(
             "relearn": None if terms.relearning is None else vars(terms.relearning),
         },
     }
-    return Report(results, manifest)
 
 
 def versions() -> dict[str, str]:
@@ -180,11 +221,14 @@ def _relearning(relearn: bool | Mapping[str, Any] | Relearn) -> Relearn | None:
         return relearn
     if isinstance(relearn, bool):
         return Relearn() if relearn else None
-    try:
-        return Relearn(**relearn)
-    except TypeError as error:
-        known = ", ".join(Relearn.__dataclass_fields__)
-        raise ExpungeError(f"relearn takes {known}; got {', '.join(relearn)}.") from error
+    if not isinstance(relearn, Mapping):
+        raise ExpungeError(f"relearn must be true, false, or settings such as max_epochs: 20; got {relearn!r}.")
+    known = Relearn.__dataclass_fields__
+    problems = [str(UnknownName("setting of relearn", name, known)) for name in relearn if name not in known]
+    numbers = {name: value for name, value in relearn.items() if name in known}
+    wrong = [n for n, v in numbers.items() if isinstance(v, bool) or not isinstance(v, (int, float))]
+    raise_if(problems + [f"relearn.{name} must be a number; got {numbers[name]!r}." for name in wrong])
+    return Relearn(**numbers)
 
 
 def _row(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ExpungeError(ValueError):
     """The base of every error that expunge raises on purpose; the command line prints it and exits with 2."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that an error raised in another process arrives as it was."""
+        return _restored, (type(self), self.args, vars(self))
 
 
 class Problems(ExpungeError):
@@ -20,6 +25,13 @@ class Problems(ExpungeError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def _restored(cls: type[ExpungeError], args: tuple[Any, ...], state: dict[str, Any]) -> ExpungeError:
+    error = cls.__new__(cls)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 class UnknownName(ExpungeError):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from expunge.data.augment import augment
 from expunge.data.rows import Rows
+from expunge.layout import arranged
 from expunge.phase import Phase, Term
 from expunge.run import Run
 from expunge.surrogate.base import StandIn
@@ -28,12 +29,14 @@ class Batch:
         y: labels or stand-ins, (B,).
         weight: what each example's loss counts, (B,); the loss of a step is the weighted sum over its batches.
         spans: (number of the term, how many rows), in the order of the rows.
+        total: how many rows there are in all processes together.
     """
 
     x: Tensor
     y: Tensor
     weight: Tensor
     spans: tuple[tuple[int, int], ...]
+    total: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Feed:
     number: int
     run: Run
     device: torch.device
+    channels_last: bool = False
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         """The steps of one epoch; all randomness derives from seed, phase and epoch, so it can be begun anywhere."""
@@ -63,24 +67,26 @@ class Feed:
         return term.surrogate.stand_in(self.rows, self.task, self.run.generator("surrogate", self.number, k, when))
 
     def _batch(self, k: int, index_B: Tensor, stand_in: StandIn | None, noise: torch.Generator) -> Batch:
-        weight = self.phase.terms[k].weight
+        weight, total = self.phase.terms[k].weight, len(index_B)
         index_B, factor = self.run.share(index_B)
         x_B, y_B = self.rows.x(index_B), self.rows.y[index_B.to(self.rows.y.device)]
         if self.run.augment is not None:
             x_B = augment(x_B, self.run.augment, noise)
         if stand_in is not None:
             x_B, y_B = stand_in(x_B, y_B, index_B)
-        x_B, y_B = x_B.to(self.device, non_blocking=True), y_B.to(self.device, non_blocking=True)
+        x_B = arranged(x_B.to(self.device, non_blocking=True), self.channels_last)
+        y_B = y_B.to(self.device, non_blocking=True)
         n = len(y_B)
-        return Batch(x_B, y_B, torch.full((n,), weight * factor / n, device=self.device), ((k, n),))
+        return Batch(x_B, y_B, torch.full((n,), weight * factor / n, device=self.device), ((k, n),), total)
 
 
 def _merged(batches: list[Batch]) -> Batch:
     """One batch out of several: each example counts as in one mean over all of them."""
-    total = sum(len(b.y) for b in batches)
+    total = sum(b.total for b in batches)
     return Batch(
         torch.cat([b.x for b in batches]),
         torch.cat([b.y for b in batches]),
-        torch.cat([b.weight * len(b.y) / total for b in batches]),
+        torch.cat([b.weight * b.total / total for b in batches]),
         tuple(span for b in batches for span in b.spans),
+        total,
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+        temporary.touch(exist_ok=False)  # with the usual permissions, which tempfile does not give
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -149,9 +149,7 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """
     tensors, about = read_tensors(path)
     fit_weights(model, tensors, str(path))
-    gone = about.get("gone")
-    if gone:
-        model._expunge_gone = gone
+    model._expunge_gone = about.get("gone", {})  # the history goes with the weights
     return about
 
 

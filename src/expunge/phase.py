@@ -108,6 +108,11 @@ class Phase:
         counts = [math.ceil(n / self.batch_size) for n in lengths]
         return max(counts) if self.mix == "together" else sum(counts)
 
+    def examples_per_epoch(self, parts: Mapping[str, Tensor]) -> int:
+        """How many rows one epoch shows, counted each time."""
+        plan = self.plan(parts, torch.Generator().manual_seed(0))
+        return sum(len(index_B) for picks in plan for _, index_B in picks)
+
     def plan(self, parts: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[list[tuple[int, Tensor]]]:
         """The steps of one epoch; each is a list of (number of the term, positions of its rows)."""
         if self.mix == "shuffled":
@@ -151,7 +156,7 @@ def descent_problems(fields: Mapping[str, Any]) -> list[str]:
         value = fields.get(name)
         if value is None:
             continue
-        if isinstance(value, (bool, str)) or not good(value):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not good(value):
             found.append(f"{name} must be {expected}; got {value!r}.")
     for name, kind, known in (
         ("optimizer", "optimizer", OPTIMIZERS),
@@ -159,7 +164,7 @@ def descent_problems(fields: Mapping[str, Any]) -> list[str]:
         ("mix", "mix", MIXES),
     ):
         value = fields.get(name)
-        if value is not None and value not in known:
+        if value is not None and (not isinstance(value, str) or value not in known):
             found.append(str(UnknownName(kind, value, known)))
     return found
 

@@ -67,6 +67,8 @@ class Pool:
     def _kept(self, key: dict[str, Any]) -> Trained | None:
         with Run().isolated():
             skeleton = self.recipe.blank(self.rows) if self.like is None else copy.deepcopy(self.like)
+        if skeleton is not None:
+            vars(skeleton).pop("_expunge_gone", None)  # what `like` forgot, this model has never seen
         entry = self.store.get(key) if self.store is not None and skeleton is not None else None
         if entry is None or skeleton is None:
             return None

@@ -78,8 +78,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = descent_problems(asdict(self))
-        if not 0 <= self.label_smoothing < 1:
+        if not isinstance(self.label_smoothing, (int, float)) or not 0 <= self.label_smoothing < 1:
             problems.append(f"label_smoothing must be from 0 to below 1; got {self.label_smoothing!r}.")
+        model: object = self.model
+        if not (isinstance(model, (str, Mapping)) or callable(model)):
+            problems.append(f"model must be a name, {{name: ...}}, or a function of the rows; got {model!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             problems.append(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.augment is not None:
@@ -126,7 +129,10 @@ class Recipe:
     def blank(self, rows: Rows) -> nn.Module:
         """An untrained model that fits the rows; draws from the global random state."""
         if callable(self.model):
-            return self.model(rows)
+            made: object = self.model(rows)
+            if not isinstance(made, nn.Module):
+                raise ExpungeError(f"The model's function must return a torch.nn.Module; got {type(made).__name__}.")
+            return made
         fields = {"name": self.model} if isinstance(self.model, str) else dict(self.model)
         name = fields.pop("name", None)
         if name is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from expunge.errors import ExpungeError, UnknownName
 
@@ -56,8 +56,8 @@ class Region:
     @classmethod
     def last(cls, k: int, batchnorm: BatchNormPolicy = "freeze") -> Region:
         """The last k layers: linear, convolutional or embedding modules, each with the norms that follow it."""
-        if k < 1:
-            raise ExpungeError(f"Region.last needs k of 1 or more; got {k}.")
+        if not isinstance(k, int) or k < 1:
+            raise ExpungeError(f"Region.last needs k of 1 or more; got {k!r}.")
         return cls(last_k=k, batchnorm=batchnorm)
 
     @classmethod
@@ -112,8 +112,14 @@ class Region:
             moves = {name: name in inside for name in names}
         else:
             moves = {name: True for name in names}
-        if not any(m.any() if isinstance(m, Tensor) else m for m in moves.values()):
+        moving = [name for name, m in moves.items() if (m.any() if isinstance(m, Tensor) else m)]
+        if not moving:
             raise ExpungeError("No weight lies in this region, so nothing could be unlearned; widen it.")
+        if not any(p.requires_grad for name, p in model.named_parameters() if name in moving):
+            raise ExpungeError(
+                f"Every weight in this region is frozen (requires_grad is False, e.g. {moving[0]}); "
+                "call model.requires_grad_(True) first, or choose another region."
+            )
         return moves
 
     def _by_masks(self, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor | bool]:
@@ -149,6 +155,9 @@ class Region:
                 partly.append((parameter, mask, parameter.detach().clone()))
             elif not mask and parameter.requires_grad:
                 frozen.append(parameter)
+                if isinstance(optimizer, LBFGS):  # steps along one direction for all weights, gradient or not
+                    none = torch.zeros_like(parameter, dtype=torch.bool)
+                    partly.append((parameter, none, parameter.detach().clone()))
         for parameter in frozen:
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -201,6 +210,8 @@ class Region:
             return config
         if isinstance(config, str):
             config = {} if config == "all" else {"layers": config}
+        if not isinstance(config, Mapping):
+            raise ExpungeError(f"A region is 'all', {{layers: 'fc*'}} or {{last: 2}}; got {config!r}.")
         known = {"layers", "last", "batchnorm"}
         for key in config:
             if key not in known:
@@ -211,10 +222,12 @@ class Region:
         if batchnorm not in ("update", "freeze"):
             raise UnknownName("batchnorm policy", batchnorm, ("update", "freeze"))
         if "layers" in config:
-            patterns = config["layers"]
-            return cls.layers(*([patterns] if isinstance(patterns, str) else patterns), batchnorm=batchnorm)
+            patterns = [config["layers"]] if isinstance(config["layers"], str) else config["layers"]
+            if not isinstance(patterns, (list, tuple)) or not all(isinstance(p, str) for p in patterns):
+                raise ExpungeError(f"layers of a region are names such as 'fc*', one or a list; got {patterns!r}.")
+            return cls.layers(*patterns, batchnorm=batchnorm)
         if "last" in config:
-            return cls.last(int(config["last"]), batchnorm=batchnorm)
+            return cls.last(config["last"], batchnorm=batchnorm)
         return cls.all(batchnorm=batchnorm)
 
 

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
-from expunge.errors import ExpungeError, Problems, UnknownName, near
+from expunge.errors import ExpungeError, Problems, UnknownName, near, raise_if
 from expunge.method import Method
 
 # name -> module of expunge.methods and class in it
@@ -86,19 +86,25 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
                 )
             except ValidationError as error:
                 problems += [f"{name}.{key}: {e['msg']}; got {value!r}." for e in error.errors()]
-    if problems:
-        raise Problems(problems)
-    return cls(**values)
+    try:
+        made = cls(**values)
+    except Problems as error:
+        problems += error.problems
+    except ExpungeError as error:
+        problems.append(str(error))
+    raise_if(problems)
+    return made
 
 
 def from_config(config: Mapping[str, Any] | str) -> Method:
     """A method from plain data: `{"name": ..., field: value}`, or its name alone."""
     if isinstance(config, str):
         return make(config)
-    fields = dict(config)
+    given: object = config
+    fields = dict(config) if isinstance(given, Mapping) else {}
     name = fields.pop("name", None)
     if not isinstance(name, str):
-        raise ExpungeError(f"A method is given by name, e.g. {{name: finetune, epochs: 5}}; got {dict(config)!r}.")
+        raise ExpungeError(f"A method is given by name, e.g. {{name: finetune, epochs: 5}}; got {given!r}.")
     return make(name, fields)
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class Request:
             )
         self.rows: Rows = as_rows(data)
         self.state = torch.zeros(len(self.rows), dtype=torch.int8)
-        gone_ids = list(gone)
+        gone_ids = _items(gone)
         if gone_ids:
             self.state[self.rows.positions(gone_ids)] = GONE
         self.classes: tuple[int, ...] = ()
@@ -96,7 +97,7 @@ class Request:
             selected = torch.tensor([i for i in range(len(self.rows)) if where(self._row(i))], dtype=torch.long)
             selected = selected[self.state[selected] != GONE]
         else:
-            selected = self._by_fraction(float(fraction or 0), seed, stratify)
+            selected = self._by_fraction(fraction, seed, stratify)
         self.state[selected] = FORGET
         self._check(f"{chosen[0]}={_short(given[chosen[0]])}")
 
@@ -162,12 +163,8 @@ class Request:
         index = index[self.state[index] != GONE]
         if not len(index):
             return self
-        if self.classes:
-            # rows of the class that went by an earlier request need not be forgotten again
-            index_again = index[:0]
-        else:
-            index_again = index[self.state[index] == FORGET]
-        self._refuse_gone(index_again)
+        if not self.classes:  # rows of a class that went by an earlier request need not be forgotten again
+            self._refuse_gone(index[self.state[index] == FORGET])
         later = object.__new__(Request)
         later.rows, later.classes = self.rows, self.classes
         later.state = self.state.clone()
@@ -179,16 +176,16 @@ class Request:
 
     def _labels(self, classes: Sequence[int | str]) -> tuple[int, ...]:
         names = self.rows.classes
-        if isinstance(classes, (str, int)):
+        if isinstance(classes, (str, int, np.integer)):
             classes = [classes]
         labels = set()
         for c in classes:
             if isinstance(c, str) and c in names:
                 labels.add(names.index(c))
-            elif isinstance(c, str) and not c.isdigit():
-                raise UnknownName("class", c, names)
-            else:
+            elif isinstance(c, (int, np.integer)) or (isinstance(c, str) and c.isdecimal()):
                 labels.add(int(c))
+            else:
+                raise UnknownName("class", c, names)
         wrong = sorted(c for c in labels if not 0 <= c < len(names))
         if wrong:
             raise ExpungeError(
@@ -198,18 +195,18 @@ class Request:
         return tuple(sorted(labels))
 
     def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:
-        wanted = read_ids(ids) if isinstance(ids, (str, Path)) else list(ids)
+        wanted = read_ids(ids) if isinstance(ids, (str, Path)) else _items(ids)
         if self.rows.ids.dtype.kind in "iu":
-            wanted = [int(i) if isinstance(i, str) and i.strip().lstrip("-").isdigit() else i for i in wanted]
-        selected = torch.unique(self.rows.positions(wanted))
+            wanted = [int(i) if isinstance(i, str) and i.strip().lstrip("-").isdecimal() else i for i in wanted]
+        selected: Tensor = torch.unique(self.rows.positions(wanted))
         self._refuse_gone(selected[self.state[selected] == GONE])
         return selected
 
-    def _by_fraction(self, fraction: float, seed: int, stratify: bool) -> Tensor:
-        if not 0 < fraction < 1:
-            raise ExpungeError(f"fraction must lie between 0 and 1 (both excluded); got {fraction}.")
+    def _by_fraction(self, fraction: float | None, seed: int, stratify: bool) -> Tensor:
+        if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
+            raise ExpungeError(f"fraction must lie between 0 and 1 (both excluded); got {fraction!r}.")
         there = (self.state == KEEP).nonzero().flatten()
-        size = round(fraction * len(there))
+        size = round(float(fraction) * len(there))
         if stratify and size:
             return there[stratified(self.rows.y[there], size, seed)]
         order = torch.randperm(len(there), generator=torch.Generator().manual_seed(seed))
@@ -268,6 +265,10 @@ def read_ids(path: str | Path) -> list[str]:
     if not ids:
         raise ExpungeError(f"{path} holds no ids; expected one a line, or a CSV file with a column 'id'.")
     return ids
+
+
+def _items(ids: Iterable[Hashable] | Tensor) -> list[Hashable]:
+    return ids.tolist() if isinstance(ids, Tensor) else list(ids)  # tensors do not compare as ids do
 
 
 def _short(value: Any) -> str:

@@ -79,6 +79,13 @@ class Run:
             return index_B[:1], 0.0
         return mine, size * len(mine) / len(index_B)
 
+    def mean(self, part_B: Tensor) -> float:
+        """The mean over what all processes hold, so that they decide alike; every process must ask."""
+        if self.accelerator is None or self.accelerator.num_processes == 1:
+            return float(part_B.mean())
+        total, n = self.accelerator.reduce(torch.stack([part_B.sum(), torch.ones_like(part_B).sum()]), "sum")
+        return float(total / n)
+
 
 @contextmanager
 def progress_bar(what: str, total: int, show: bool) -> Iterator[Any]:

@@ -26,10 +26,8 @@ FLAGS = [
 ]
 # Chromium reads commands from descriptor 3 and writes to 4; this puts the pipes there and becomes Chromium.
 START = (
-    "import os, sys\n"
-    "read, write = (os.dup(os.dup(int(fd))) for fd in sys.argv[1:3])\n"
-    "import fcntl\n"
-    "read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (read, write))\n"
+    "import fcntl, os, sys\n"
+    "read, write = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 20) for fd in sys.argv[1:3])\n"
     "os.dup2(read, 3); os.dup2(write, 4)\n"
     "os.execv(sys.argv[3], sys.argv[3:])\n"
 )
@@ -58,10 +56,14 @@ class Browser:
         os.close(to_child)
         os.close(from_child)
         self._session: str | None = None
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
+        try:
+            target = self.send("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.send(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """The answer to one command."""

@@ -61,6 +61,13 @@ class TrainingCheckpoint:
                 _, i, key = name.split(".", 2)
                 state.setdefault(int(i), {})[key] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        for (
+            parameter,
+            kept,
+        ) in optimizer.state.items():  # fused steps need the state in the memory layout of the weights
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    kept[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.spent = float(about["seconds"])
         return int(about["epochs"])
 

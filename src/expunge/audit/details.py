@@ -16,6 +16,7 @@ from expunge.audit.attacks.roc import roc
 from expunge.audit.distance import distance
 from expunge.audit.subject import Ground, Subject
 from expunge.data.rows import Rows
+from expunge.errors import ExpungeError
 
 BINS = 40
 
@@ -76,7 +77,10 @@ def _shares(scores: Tensor, classes: int) -> list[float]:
 
 
 def _layers(subject: Subject, original: Subject) -> dict[str, float]:
-    change = distance(subject.model, original.model).layers
+    try:
+        change = distance(subject.model, original.model).layers
+    except ExpungeError:  # another architecture has other layers
+        return {}
     return {name: _round(value) for name, value in change.items() if value is not None}
 
 

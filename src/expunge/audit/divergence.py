@@ -31,7 +31,8 @@ def js(logits_p_NC: Any, logits_q_NC: Any) -> Array:
     """
     logp_NC, logq_NC, logm_NC = _log_p_q_m(logits_p_NC, logits_q_NC)
     nats_N = (np.exp(logp_NC) * (logp_NC - logm_NC) + np.exp(logq_NC) * (logq_NC - logm_NC)).sum(axis=1) / 2
-    return np.asarray(np.clip(nats_N / np.log(2), 0.0, 1.0))  # rounding alone leaves [0, 1]
+    bits_N = np.where(np.abs(nats_N) < 1e-14, 0.0, nats_N / np.log(2))  # rounding alone makes these, and leaves [0, 1]
+    return np.asarray(np.clip(bits_N, 0.0, 1.0))
 
 
 def mean_js(logits_p_NC: Any, logits_q_NC: Any) -> Estimate:

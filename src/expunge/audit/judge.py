@@ -16,7 +16,7 @@ from expunge.audit.metric import METRICS
 from expunge.audit.relearn import RelearnTime
 from expunge.audit.subject import Ground, Subject, outputs
 from expunge.audit.untrained import untrained
-from expunge.audit.verdict import DAMAGED, Judge, Verdict, without_retraining
+from expunge.audit.verdict import DAMAGED, Judge, Verdict, residue, without_retraining
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.io import model_digest
@@ -54,6 +54,8 @@ def judge(
         raise ExpungeError("; ".join(damaged.values()))
     entries = _measured(lineup, sound, ground, terms)
     verdicts = _verdicts(lineup, damaged, pool)
+    if request.scope == "class":
+        verdicts = [residue(v, _epochs(entries, v.method), _epochs(entries, RETRAIN)) for v in verdicts]
     words = {v.method: v.word for v in verdicts}
     for entry in entries:
         entry["verdict"] = words.get(entry["method"], "reference")
@@ -162,6 +164,12 @@ def _verdicts(lineup: Lineup, damaged: dict[int, str], pool: Pool | None) -> lis
     return found
 
 
+def _epochs(entries: list[dict[str, Any]], method: str) -> list[float]:
+    """The relearn times of a method's models."""
+    found = [e["measurements"].get("relearn", {}) for e in entries if e["method"] == method]
+    return [m["value"] for m in found if "value" in m]
+
+
 def _what_is_missing(lineup: Lineup, pool: Pool | None) -> str:
     if pool is None and len(lineup.of(RETRAIN)) < 2:
         return "Give recipe=, how the model was trained, and the audit trains such models itself."
@@ -198,6 +206,6 @@ def _notes(lineup: Lineup, terms: Terms) -> list[str]:
         notes.append("Some training times were measured by an earlier run; ratios to them hold for like machines only.")
     if terms.relearning is not None:
         notes.append(
-            f"Relearning ends after {terms.relearning.max_epochs:g} epochs; a model that needs longer is given that number."
+            f"Relearning ends after {terms.relearning.max_epochs:g} epochs; a model that needs longer gets that number."
         )
     return notes

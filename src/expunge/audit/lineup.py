@@ -118,7 +118,9 @@ def line_up(
             given[name] = there_are + [_trained(name, pool, index, seed, task, ground) for seed in missing]
     if len(given.get(RETRAIN, [])) > 1:
         ring = given[RETRAIN]
-        given[AGAIN] = [replace(other, method=AGAIN, seed=s.seed) for s, other in zip(ring, [*ring[1:], ring[0]])]
+        given[AGAIN] = [
+            replace(other, method=AGAIN, seed=s.seed, memo={}) for s, other in zip(ring, [*ring[1:], ring[0]])
+        ]
     first = [name for name in (ORIGINAL, RETRAIN, AGAIN) if name in given]
     return Lineup([s for name in [*first, *(n for n in given if n not in first)] for s in given[name]])
 

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 # How many degrees of freedom the spread of single examples is worth beside that of whole retrainings. Few retrainings
 # make a poor estimate of their spread (three leave two degrees of freedom); many examples make a good one of their
 # own, which misses only what moves all examples together. Calibrated on digits, see tests/audit/test_calibration.py.
-PRIOR = 4.0
+PRIOR = 2.0
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,35 @@ def spread(contributions_SN: Array) -> float:
     """The standard deviation of the mean contribution between retrainings.
 
     The variance between the S means (S - 1 degrees of freedom) is shrunk towards the one that would come about if
-    examples varied independently of each other, which counts as `PRIOR` degrees of freedom.
+    examples varied independently of each other, which counts as `PRIOR` degrees of freedom. One run alone has none: 0.
 
     Args:
-        contributions_SN: (S, N), S at least 2.
+        contributions_SN: (S, N).
 
     Source: variance shrinkage after Smyth 2004 (moderated t), with the examples' own variance as the prior.
     """
     runs, n = contributions_SN.shape
+    if runs < 2:
+        return 0.0
     between = float(contributions_SN.mean(1).var(ddof=1))
     alone = float(contributions_SN.var(axis=0, ddof=1).sum()) / n**2
     return math.sqrt(((runs - 1) * between + PRIOR * alone) / (runs - 1 + PRIOR))
 
 
 def difference(
-    method: Array, retrain: Array, sd: float, tolerance: float, tests: int, level: float = 0.95
+    method: Array, reference: Array, sd: float, runs: int, tolerance: float, tests: int, level: float = 0.95
 ) -> Difference:
     """The difference of two means, held against the spread between retrainings.
 
     Args:
         method: (M,), the metric for each model of the method.
-        retrain: (S,), for each retraining.
+        reference: (S,), for each retraining, or each original.
         sd: the standard deviation between retrainings, see `spread`.
+        runs: how many runs `sd` comes from.
         tolerance: differences below this have no practical meaning.
         tests: how many metrics are looked at; the level is shared among them (Bonferroni).
         level: of all tests together. Default .95.
     """
-    quantile = float(student.ppf(1 - (1 - level) / (2 * tests), len(retrain) - 1 + PRIOR))
-    half = quantile * sd * math.sqrt(1 / len(method) + 1 / len(retrain))
-    return Difference(float(method.mean() - retrain.mean()), half, max(half, tolerance))
+    quantile = float(student.ppf(1 - (1 - level) / (2 * tests), runs - 1 + PRIOR))
+    half = quantile * sd * math.sqrt(1 / len(method) + 1 / len(reference))
+    return Difference(float(method.mean() - reference.mean()), half, max(half, tolerance))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from expunge.audit.attacks.scores import membership_score
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
+from expunge.layout import arranged, likes_channels_last
 from expunge.request import Request
 from expunge.task.base import Task
 
@@ -92,7 +93,8 @@ def outputs(model: nn.Module, task: Task, rows: Rows, batch_size: int = 1000) ->
     try:
         with torch.inference_mode():
             index = torch.arange(len(rows)).split(batch_size)
-            return torch.cat([task.scores(model, rows.x(i).to(device)).float().cpu() for i in index])
+            last = likes_channels_last(model)
+            return torch.cat([task.scores(model, arranged(rows.x(i).to(device), last)).float().cpu() for i in index])
     finally:
         for module, mode in modes:
             module.training = mode
@@ -111,6 +113,7 @@ class Subject:
         cost: what it took to make.
         source: `"trained"`, `"unlearned"` or `"given"`.
         settings: hyper-parameters, for the record.
+        memo: what was computed from its scores already.
     """
 
     method: str
@@ -121,6 +124,7 @@ class Subject:
     cost: Cost = field(default_factory=Cost)
     source: str = "given"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    memo: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def forget(self) -> Tensor:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from expunge.audit.attacks.roc import placements
+from expunge.audit.attacks.roc import auc, placements
 from expunge.audit.divergence import js
 from expunge.audit.metric import METRICS
 from expunge.audit.spread import Array, Difference, difference, spread
@@ -34,7 +35,7 @@ class Yardstick:
         metric: its name.
         kind: `"forget"` (should be as after retraining), `"keep"` (should not fall), or `"answers"` (a distance to
             retraining).
-        tolerance: a difference below this has no practical meaning, in the metric's unit.
+        tolerance: a difference below this has no practical meaning, in the metric's unit; see also `_tolerance`.
         sign: +1 when a larger number means more forgotten, -1 when it means less.
     """
 
@@ -85,12 +86,14 @@ class Verdict:
 
 def contributions(metric: str, subject: Subject) -> Array:
     """What each example adds to a metric, in the metric's unit: their mean is the metric; (N,)."""
-    if metric == "ua":
-        return 100 * (1 - subject.right("forget"))
-    if metric == "auc_loss":
-        return placements(subject.membership("loss", "forget"), subject.membership("loss", "alike"))
-    part = {"ra": "retain", "ta": "unseen", "tfa": "alike"}[metric]
-    return 100 * subject.right(part)
+    if metric not in subject.memo:
+        if metric == "auc_loss":
+            subject.memo[metric] = placements(*(subject.membership("loss", part) for part in ("forget", "alike")))
+        else:
+            part = {"ua": "forget", "ra": "retain", "ta": "unseen", "tfa": "alike"}[metric]
+            right = subject.right(part)
+            subject.memo[metric] = 100 * (1 - right if metric == "ua" else right)
+    return subject.memo[metric]
 
 
 class Judge:
@@ -105,26 +108,28 @@ class Judge:
         classes = retrained[0].ground.forgotten is not None
         self.retrained, self.original = retrained, original
         self.yardsticks = [y for y in YARDSTICKS if classes or y.metric != "tfa"]
-        self.spreads, self.references = {}, {}
+        self.spreads, self.runs, self.references, self.tolerances = {}, {}, {}, {}
         for y in self.yardsticks:
             table_SN = self._reference_table(y)
             self.spreads[y.metric], self.references[y.metric] = spread(table_SN), table_SN.mean(1)
+            self.runs[y.metric] = len(table_SN)
+            self.tolerances[y.metric] = _tolerance(y, retrained[0], table_SN)
 
     def _reference_table(self, y: Yardstick) -> Array:
         if y.kind != "answers":
             return np.stack([contributions(y.metric, s) for s in self.retrained])
-        others = [[o for o in self.retrained if o is not s] for s in self.retrained]
-        return np.stack([_distance_to(s, rest) for s, rest in zip(self.retrained, others)])
+        return np.stack([js(a.forget, b.forget) for a, b in combinations(self.retrained, 2)])
 
     def _values(self, y: Yardstick, subjects: Sequence[Subject]) -> Array:
         if y.kind != "answers":
             return np.array([contributions(y.metric, s).mean() for s in subjects])
-        return np.array([_distance_to(s, [r for r in self.retrained if r is not s]).mean() for s in subjects])
+        return np.array([np.mean([js(s.forget, r.forget) for r in self.retrained]) for s in subjects])
 
     def against(self, y: Yardstick, subjects: Sequence[Subject], reference: Array) -> Difference:
         """How far these models are from a reference, held against the spread between retrainings."""
-        values = self._values(y, subjects)
-        return difference(values, reference, self.spreads[y.metric], y.tolerance, len(self.yardsticks))
+        values, runs = self._values(y, subjects), self.runs[y.metric]
+        spread_of, tolerance = self.spreads[y.metric], self.tolerances[y.metric]
+        return difference(values, reference, spread_of, runs, tolerance, len(self.yardsticks))
 
     def verdict(self, method: str, subjects: Sequence[Subject]) -> Verdict:
         """The verdict on the models of one method."""
@@ -134,16 +139,24 @@ class Judge:
             return self._say(method, DAMAGED, _worst(lost), lost)
         start = {y: self.against(y, self.original, self.references[y.metric]) for y in self.yardsticks}
         telling = [y for y in self.yardsticks if y.kind != "keep" and start[y].seen]
-        apart = {y: d for y, d in found.items() if y.kind != "keep" and d.seen}
+        apart = {y: d for y, d in found.items() if y.kind == "forget" and d.seen}
+        apart |= {y: d for y, d in found.items() if y.kind == "answers" and d.seen and d.value > 0}
         # where accuracies and attacks differ they decide; how answers are distributed decides when they do not
         apart = {y: d for y, d in apart.items() if y.kind == "forget"} or apart
         if apart:
             worst = _worst(apart)
             if not self._too_little(worst, apart[worst], start[worst], worst in telling):
                 return self._say(method, OVERDONE, worst, apart)
-            moved = [self.against(y, subjects, self._values(y, self.original)).seen for y in telling]
-            return self._say(method, PARTLY if any(moved) or not moved else NO_EFFECT, worst, apart)
+            word = PARTLY if self._moved(subjects, telling, start) else NO_EFFECT
+            return self._say(method, word, worst, apart)
         return self._say(method, WITHIN, _worst(found), found, blind=not telling)
+
+    def _moved(
+        self, subjects: Sequence[Subject], telling: Sequence[Yardstick], start: Mapping[Yardstick, Difference]
+    ) -> bool:
+        """Whether these models are seen to be a tenth of the way from the original to retraining, on any number."""
+        moves = {y: self.against(y, subjects, self._values(y, self.original)) for y in telling}
+        return not moves or any(d.seen and abs(d.value) > 0.1 * abs(start[y].value) for y, d in moves.items())
 
     @staticmethod
     def _too_little(y: Yardstick, found: Difference, start: Difference, telling: bool) -> bool:
@@ -159,8 +172,9 @@ class Judge:
         retrain = float(self.references[y.metric].mean())
         title, unit = METRICS[y.metric].title, METRICS[y.metric].unit
         points = " points" if unit == "%" else ""
+        reference = "between two retrainings" if y.kind == "answers" else "after retraining"
         facts = (
-            f"{title} is {_number(retrain + d.value, unit)}, after retraining {_number(retrain, unit)} "
+            f"{title} is {_number(retrain + d.value, unit)}, {reference} {_number(retrain, unit)} "
             f"(difference {_signed(d.value, unit)} ± {_plain(d.half, unit)}{points}; "
             f"the smallest this audit could have seen is {_plain(d.visible, unit)}{points})."
         )
@@ -168,18 +182,43 @@ class Judge:
             facts += (
                 " The original is within it too: on this request the audit cannot tell forgetting from doing nothing."
             )
+        opening = _OTHERWISE if word == PARTLY and y.kind == "answers" else _OPENINGS[word]
         return Verdict(
-            method, word, f"{_OPENINGS[word]} {facts}", y.metric, d.value, d.value - d.half, d.value + d.half, d.visible
+            method, word, f"{opening} {facts}", y.metric, d.value, d.value - d.half, d.value + d.half, d.visible
         )
 
 
 _OPENINGS = {
     NO_EFFECT: "The forgotten rows are treated as before.",
-    PARTLY: "Part of what was learnt from the forgotten rows is left, or what is there differs from a retrained model.",
+    PARTLY: "Part of what was learnt from the forgotten rows is left.",
     WITHIN: "No number differs from retraining by more than another retraining would.",
     OVERDONE: "The forgotten rows stand out the other way: a model that never saw them would treat them better.",
     DAMAGED: "The model lost what it was to keep.",
 }
+_OTHERWISE = "The forgotten rows are recognised as after retraining, but answered differently than retrained models do."
+
+
+def residue(verdict: Verdict, relearned: Sequence[float], by_retrained: Sequence[float]) -> Verdict:
+    """The verdict, taken back where a model that seems to have forgotten relearns in half the time or less.
+
+    Args:
+        verdict: on one method, from its answers alone.
+        relearned: epochs to relearn, for each of its models.
+        by_retrained: the same for each retrained model.
+
+    Answers do not show what lies in the layers below; how fast a class is relearnt does. The rule is coarse on purpose:
+    the method's mean against half of the fastest retraining.
+    """
+    if verdict.word != WITHIN or not relearned or not by_retrained:
+        return verdict
+    mean, fastest = sum(relearned) / len(relearned), min(by_retrained)
+    if mean >= 0.5 * fastest:
+        return verdict
+    sentence = (
+        f"The answers are as after retraining, but the class is relearnt in {mean:.2g} epochs, by retrained models in "
+        f"{fastest:.2g} at the least: something of it is left in the weights."
+    )
+    return Verdict(verdict.method, PARTLY, sentence, "relearn", mean - fastest, visible=0.5 * fastest)
 
 
 def without_retraining(method: str, reason: str) -> Verdict:
@@ -192,8 +231,21 @@ def without_retraining(method: str, reason: str) -> Verdict:
     )
 
 
-def _distance_to(subject: Subject, retrained: Sequence[Subject]) -> Array:
-    return np.stack([js(subject.forget, r.forget) for r in retrained]).mean(0)
+def _tolerance(y: Yardstick, retrained: Subject, table_SN: Array) -> float:
+    """What a difference must exceed to mean anything, whatever the spread.
+
+    Accuracies: two rows. Attacks: half the width of the attack's own interval, as no attacker can use less. Distances
+    between answers: half of what lies between two retrainings.
+    """
+    if y.kind == "answers":
+        share = 0.5 if len(table_SN) > 1 else 1.5  # one pair of retrainings does not show how far two can be apart
+        return max(y.tolerance, share * float(table_SN.mean()))
+    if not y.metric.startswith("auc_"):
+        return max(y.tolerance, 100 * 2 / table_SN.shape[1])
+    feature = y.metric.removeprefix("auc_")
+    area = auc(retrained.membership(feature, "forget"), retrained.membership(feature, "alike"))
+    low, high = area.low or 0.0, area.high if area.high is not None else 1.0
+    return max(y.tolerance, (high - low) / 2)
 
 
 def _worst(differences: Mapping[Yardstick, Difference]) -> Yardstick:

@@ -11,7 +11,7 @@ from expunge.errors import ExpungeError
 
 app = typer.Typer(
     name="expunge",
-    help="Remove chosen training data from a trained PyTorch model, and judge against real retraining whether it is gone.",
+    help="Remove chosen training data from a trained PyTorch model, and judge against retraining whether it is gone.",
     epilog="Begin with: expunge demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -19,14 +19,12 @@ def audit(
     Example: `expunge audit run.yaml --seeds 0-4`
     """
     from expunge.cli.parts import command_line, conclude, resumable
-    from expunge.conduct import claim, judge_given
+    from expunge.conduct import judge_given
     from expunge.experiment import parse_seeds, read
 
-    experiment = read(file, changes, parse_seeds(seeds) if seeds else None)
-    if experiment.given:
-        claim(experiment, force)
+    experiment = read(file, changes, parse_seeds(seeds) if seeds is not None else None)
     with resumable():
-        report = judge_given(experiment, command=command_line())
+        report = judge_given(experiment, force=force, command=command_line())
     conclude(report, experiment.out)
 
 

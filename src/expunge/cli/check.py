@@ -16,8 +16,10 @@ def check(
     Example: `expunge check run.yaml --set recipe.epochs=3`
     """
     from expunge.experiment import read
+    from expunge.experiment.folder import refuse_another
 
     experiment = read(file, changes)
+    refuse_another(experiment)
     typer.echo(experiment.request.text)
     seeds = ", ".join(map(str, experiment.terms.seeds))
     typer.echo(f"Methods: {', '.join(experiment.methods) or 'none'}. Seeds: {seeds}. Output: {experiment.out}.")

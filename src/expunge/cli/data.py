@@ -10,20 +10,22 @@ def data() -> None:
 
     Example: `EXPUNGE_DATA=~/data expunge data`
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from expunge.cli.parts import console
     from expunge.data.catalogue import available, data_folder
 
-    table = Table("name", "kind", "train", "test", "shape", "classes", "where", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "kind", "train", "test", "shape", "classes"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("where", overflow="fold")
     for d in available():
         shape = "–" if d["shape"] is None else "×".join(map(str, d["shape"]))
         counts = ["–" if d[part] is None else f"{d[part]:,}" for part in ("train", "test")]
         where = d["problem"] or d["where"]
         table.add_row(d["name"], d["kind"], *counts, shape, str(d["classes"] or "–"), str(where))
-    Console().print(table)
-    folder = data_folder()
-    if folder is None:
+    console().print(table)
+    if data_folder() is None:
         typer.echo("\nSet EXPUNGE_DATA to a folder of datasets to see more; a path works as well as a name.")
 
 

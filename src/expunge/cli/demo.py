@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model": {"name": "convnet", "width": 32},
     "data": {"name": "digits"},
     "request": {"classes": [3]},
@@ -25,12 +26,14 @@ def demo(
 
     Example: `expunge demo --out dossier`
     """
-    from expunge.cli.parts import conclude
+    from expunge.cli.parts import command_line, conclude, resumable
     from expunge.conduct import conduct
     from expunge.experiment import from_dict
 
     typer.echo("Training on 1,438 handwritten digits, forgetting every 3, and retraining without them (3 seeds each).")
-    report = conduct(from_dict({**CONFIG, "out": str(out)}), force=force)
+    experiment = from_dict({**CONFIG, "out": str(out)})
+    with resumable():
+        report = conduct(experiment, force=force, command=command_line())
     conclude(report, out, show)
 
 

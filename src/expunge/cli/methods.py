@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from expunge.method import Method
 
 
 def methods(name: Optional[str] = typer.Argument(None, help="A method, to see its fields and their defaults.")) -> None:  # noqa: UP045 (typer reads it)
@@ -12,22 +17,16 @@ def methods(name: Optional[str] = typer.Argument(None, help="A method, to see it
 
     Example: `expunge methods neggrad_plus`
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from expunge import registry
+    from expunge.cli.parts import console
 
-    console = Console()
+    screen = console()
     if name is None:
-        table = Table("name", "what it does", "forgets", "needs", "cost", box=None, header_style="bold")
-        for each in registry.names():
-            card = registry.get(each).card
-            table.add_row(each, card.title, ", ".join(sorted(card.scope)), ", ".join(sorted(card.needs)), card.cost)
-        console.print(table)
+        screen.print(_overview())
         return
     cls = registry.get(name)
     card = cls.card
-    console.print(f"[bold]{name}[/bold]  {card.title}")
+    screen.print(f"[bold]{name}[/bold]  {card.title}")
     facts = {
         "forgets": ", ".join(sorted(card.scope)),
         "models": ", ".join(sorted(card.families)),
@@ -37,23 +36,36 @@ def methods(name: Optional[str] = typer.Argument(None, help="A method, to see it
         "version": card.version,
     }
     for key, value in facts.items():
-        console.print(f"  {key:8} {value}", highlight=False)
-    _fields(cls, console)
+        screen.print(f"  {key:8} {value}", highlight=False)
+    screen.print(_fields(cls))
+    screen.print(f"\n{cls.__doc__}", highlight=False, markup=False)
 
 
-def _fields(cls: type, console: object) -> None:
+def _overview() -> Table:
+    from rich.table import Table
+
+    from expunge import registry
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    for column in ("what it does", "forgets", "needs", "cost"):
+        table.add_column(column)
+    for name in registry.names():
+        card = registry.get(name).card
+        table.add_row(name, card.title, ", ".join(sorted(card.scope)), ", ".join(sorted(card.needs)), card.cost)
+    return table
+
+
+def _fields(cls: type[Method]) -> Table:
     import dataclasses
 
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("field", "default", box=None, header_style="bold")
     for f in dataclasses.fields(cls):
-        missing = f.default is dataclasses.MISSING
-        table.add_row(f.name, "needed" if missing else str(f.default))
-    if isinstance(console, Console):
-        console.print(table)
-        console.print(f"\n{cls.__doc__}", highlight=False, markup=False)
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        table.add_row(f.name, "needed" if default is dataclasses.MISSING else str(default))
+    return table
 
 
 def add_to(app: typer.Typer) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from expunge.dossier import Report
 
 
@@ -21,6 +23,13 @@ def conclude(report: Report, folder: Path, show: bool = False) -> None:
     typer.echo(f"\nReport: {page}")
     if show and sys.stdout.isatty():
         typer.launch(page.as_uri())
+
+
+def console() -> Console:
+    """For tables: as wide as the terminal, and wide enough for all of it in a pipe or a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240)
 
 
 @contextmanager
@@ -42,14 +51,13 @@ def command_line() -> str:
 
 def values(pairs: list[str]) -> dict[str, Any]:
     """Fields from `name=value` texts; values are read as YAML."""
-    import yaml
-
     from expunge.errors import ExpungeError
+    from expunge.experiment import parse_value
 
-    found = {}
+    found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ExpungeError(f"--set takes field=value, e.g. --set epochs=5; got {pair!r}.")
-        found[name] = yaml.safe_load(value)
+        found[name] = parse_value(value, f"--set {name}")
     return found

@@ -24,8 +24,7 @@ def run(
     from expunge.conduct import conduct
     from expunge.experiment import parse_seeds, read
 
-    more = [*changes, f"out={out}"] if out is not None else changes
-    experiment = read(file, more, parse_seeds(seeds) if seeds else None)
+    experiment = read(file, changes, parse_seeds(seeds) if seeds is not None else None, out)
     with resumable():
         report = conduct(experiment, jobs=jobs, force=force, command=command_line())
     conclude(report, experiment.out)

@@ -33,20 +33,22 @@ def unlearn(
     from expunge.cli.parts import command_line, values
     from expunge.dossier import versions
     from expunge.experiment import build_model, load_data, make_request
+    from expunge.registry import make
     from expunge.unlearning import unlearn as forget
 
-    sys.path.insert(0, "")
+    sys.path.insert(0, "")  # a user's own modules lie in the current folder
+    chosen_method = make(method, values(changes))
     train, _ = load_data({"build": data} if ":" in data and not data.startswith("hf:") else {"name": data})
     asked: dict[str, Any] = {"classes": classes.split(",") if classes else None, "ids": ids, "fraction": fraction}
     chosen = {k: v for k, v in asked.items() if v is not None}
     if fraction is not None:
         chosen["seed"] = seed
     request = make_request(train, chosen)
-    described = {"build": model} if ":" in model else {"name": model, **values(model_fields)}
+    described = {"build" if ":" in model else "name": model, **values(model_fields)}
     module = build_model(described, train)
     io.load_weights(weights, module)
     folder = io.output_folder(out, force)
-    result = forget(module, request, method, seed=seed, **values(changes))
+    result = forget(module, request, chosen_method, seed=seed)
     record = {
         "command": command_line(),
         "request": {"text": result.request.text, "hash": result.request.hash},

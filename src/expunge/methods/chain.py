@@ -39,7 +39,10 @@ class Chain(Method):
     def __post_init__(self) -> None:
         from expunge.registry import from_config  # the registry knows all methods, this one among them
 
-        steps: list[Any] = [s if isinstance(s, Method) else from_config(s) for s in self.steps]
+        given: object = self.steps
+        if not isinstance(given, (list, tuple)):
+            raise ExpungeError(f"steps of a chain are a list of methods, e.g. [{{name: finetune}}]; got {given!r}.")
+        steps: list[Any] = [s if isinstance(s, Method) else from_config(s) for s in given]
         if not steps:
             raise ExpungeError("A chain needs at least one step, e.g. steps: [{name: finetune}].")
         flat = [inner for step in steps for inner in (step.steps if isinstance(step, Chain) else (step,))]

@@ -75,7 +75,8 @@ class LastLayers(GradientMethod):
             stuck = [type(m).__name__ for m in layers if not hasattr(m, "reset_parameters")]
             if stuck:
                 found.append(
-                    f"{', '.join(stuck)} cannot be re-initialised (no reset_parameters); use start='tuned', or another k."
+                    f"{', '.join(stuck)} cannot be re-initialised (no reset_parameters); "
+                    "use start='tuned', or another k."
                 )
         return found
 

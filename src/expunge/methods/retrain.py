@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
 from expunge.errors import ExpungeError
+from expunge.io import fit_weights
 from expunge.method import Card, Job, Method
 
 
@@ -32,7 +34,11 @@ class Retrain(Method):
         """A model that has never seen the forgotten rows."""
         if job.pool is None:
             raise ExpungeError("retrain needs to know how the model was trained: give recipe=expunge.Recipe(...).")
+        with job.run.isolated():
+            blank = job.pool.recipe.blank(job.request.rows)
+        if blank is not None:  # another architecture is told before the training, not after it
+            fit_weights(copy.deepcopy(model), blank.state_dict(), "The recipe's model")
         trained = job.pool.train(job.request.keep, job.run)
         job.log.examples += trained.examples
-        model.load_state_dict(trained.model.state_dict())
+        fit_weights(model, trained.model.state_dict(), "The recipe's model")
         return model

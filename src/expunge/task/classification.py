@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
+from expunge.run import Run
 from expunge.task.base import Task
 
 
@@ -60,7 +61,10 @@ class Classification(Task):
         allowed.fill_diagonal_(0)
         if self.without:
             allowed[:, list(self.without)] = 0
-        return torch.multinomial(allowed[y_B.cpu()], 1, generator=generator).flatten().to(y_B.device)
+        allowed_BC = allowed[y_B.cpu()]
+        if not allowed_BC.any(1).all():
+            raise ExpungeError("Some rows have no other admissible label: all other classes are gone.")
+        return torch.multinomial(allowed_BC, 1, generator=generator).flatten().to(y_B.device)
 
     def noise_like(self, x_B: Tensor, generator: torch.Generator) -> Tensor:
         """Standard normal noise in the space of the scaled inputs."""
@@ -74,7 +78,7 @@ class Classification(Task):
         modes = [(m, m.training) for m in model.modules()]
         model.eval()
         try:
-            with torch.no_grad():
+            with Run().isolated(), torch.no_grad():
                 out = model(rows.x(torch.arange(min(2, len(rows)))).to(device))
         except Exception as error:  # a user's module may raise anything; whatever it says belongs in our message
             return [f"The model does not accept inputs of shape {rows.shape} ({rows.name}): {error}"]

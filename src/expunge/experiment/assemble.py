@@ -1,0 +1,212 @@
+"""From a YAML file to an `Experiment`; everything wrong with it is told at once, before any compute."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from expunge import io
+from expunge.audit.lineup import ORIGINAL, Terms
+from expunge.data.rows import Rows
+from expunge.errors import ExpungeError, near, raise_if
+from expunge.experiment import parts
+from expunge.experiment.parts import collecting
+from expunge.experiment.text import changed, parse_file
+from expunge.method import Method, history
+from expunge.recipe import OwnRecipe, TrainedBy
+from expunge.request import Request
+from expunge.run import Run
+from expunge.unlearning import default_task
+
+# every setting of a file, with an example of its value
+SETTINGS = {
+    "model": "{name: lenet}",
+    "data": "{name: digits}",
+    "request": "{classes: [3]}",
+    "recipe": "{epochs: 10, lr: 0.05}",
+    "methods": "[{name: finetune}]",
+    "models": "{original: original.safetensors, mine: mine.safetensors}",
+    "audit": "{seeds: 3}",
+    "out": "runs/mnist-3",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a YAML file asks for, with its data loaded and everything checked.
+
+    Args:
+        config: the plain data it was read from.
+        train: training rows.
+        unseen: rows never trained on.
+        request: what must go.
+        recipe: how models are trained; none when the file does not say.
+        methods: by the name of their row.
+        terms: what the audit is to do.
+        out: the folder to write to.
+        given: files of models that exist, by the name of their row.
+    """
+
+    config: dict[str, Any]
+    train: Rows
+    unseen: Rows
+    request: Request
+    recipe: TrainedBy | None
+    methods: dict[str, Method]
+    terms: Terms
+    out: Path
+    given: dict[str, list[Path]] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path | None:
+        """The weights of the original, where the file names some."""
+        return _weights(self.config)
+
+    def blank(self) -> nn.Module | None:
+        """An untrained model as the file describes it; none where only the user's own recipe knows the model."""
+        config = self.config.get("model")
+        if config is None and isinstance(self.recipe, OwnRecipe):
+            return None
+        with Run().isolated():
+            return parts.build_model(config or {}, self.train)
+
+    def load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """A model with the weights in a file, and what the file says about them.
+
+        Raises:
+            ExpungeError: the file does not say how the model is built, or the weights do not fit.
+        """
+        model = self.blank()
+        if model is None:
+            raise ExpungeError(f"to read {path}, give the model it is for: model: {SETTINGS['model']}.")
+        about = io.load_weights(path, model)
+        return model.eval(), about
+
+
+def read(
+    path: str | Path, changes: Sequence[str] = (), seeds: Sequence[int] | None = None, out: Path | None = None
+) -> Experiment:
+    """The experiment in a YAML file.
+
+    Args:
+        path: the file.
+        changes: settings to replace, such as `methods.0.epochs=5`.
+        seeds: to use in place of the file's.
+        out: folder to use in place of the file's.
+
+    Raises:
+        ExpungeError: everything that is wrong, at once.
+    """
+    config = parse_file(Path(path))
+    for change in changes:
+        config = changed(config, change)
+    if seeds is not None:
+        config["audit"] = {**_section(config, "audit"), "seeds": list(seeds)}
+    if out is not None:
+        config["out"] = str(out)
+    for folder in (str(Path(path).resolve().parent), os.getcwd()):  # a user's own modules lie beside the file
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    return from_dict(config)
+
+
+def from_dict(config: Mapping[str, Any]) -> Experiment:
+    """The experiment in plain data; see `read`."""
+    config = {key: value for key, value in config.items() if value is not None}
+    problems = [
+        f"There is no setting {key!r}.{near(key, SETTINGS)} The settings are {', '.join(SETTINGS)}."
+        for key in config
+        if key not in SETTINGS
+    ]
+    rows: tuple[Rows, Rows] | None = None
+    request: Request | None = None
+    recipe: TrainedBy | None = None
+    methods: dict[str, Method] = {}
+    with collecting(problems, "data"):
+        rows = parts.load_data(_section(config, "data", needed=True))
+    if rows is not None:
+        with collecting(problems, "request"):
+            request = parts.make_request(rows[0], _section(config, "request", needed=True))
+    with collecting(problems, "model"):
+        _check_model(config)
+    if "recipe" in config:
+        with collecting(problems, "recipe"):
+            model = config.get("model")
+            recipe = parts.make_recipe(_section(config, "recipe"), model if isinstance(model, Mapping) else {})
+    with collecting(problems, "methods"):
+        methods = parts.name_methods(config.get("methods", []))
+    with collecting(problems, "audit"):
+        terms = parts.audit_terms(_section(config, "audit"))
+    with collecting(problems, "models"):
+        given = parts.given_models(_section(config, "models"))
+    with collecting(problems, "out"):
+        out = _folder(config.get("out", "runs/expunge"))
+    if recipe is None and not {"recipe", "models"} & set(config) and _weights(config) is None:
+        problems.append("recipe: needed to train the original; or give its weights, model: {weights: a.safetensors}.")
+    raise_if(list(dict.fromkeys(problems)))
+    if rows is None or request is None:  # cannot be: each would have left a problem
+        raise ExpungeError("data and request are needed.")
+    return _fitting(Experiment(config, *rows, request, recipe, methods, terms, out, given))
+
+
+def _fitting(experiment: Experiment) -> Experiment:
+    """The experiment, if its parts work together; rows that the original forgot earlier count as gone in it.
+
+    Raises:
+        ExpungeError: whatever does not fit, at once.
+    """
+    problems: list[str] = []
+    model: nn.Module | None = None
+    with collecting(problems, "model"):
+        model = experiment.blank()
+    files = {f"models.{row}": paths for row, paths in experiment.given.items()}
+    if experiment.weights is not None:
+        files["model.weights"] = [experiment.weights]
+    request = experiment.request
+    for where, paths in files.items() if not problems else ():
+        for path in paths:
+            with collecting(problems, where):
+                loaded, _ = experiment.load(path)
+                if where in ("model.weights", f"models.{ORIGINAL}"):
+                    request = request.after(history(loaded, request))
+    if model is not None:
+        task = default_task(request)
+        problems += [f"model: {problem}" for problem in task.problems(model, experiment.train)]
+        for row, method in experiment.methods.items():
+            told = method.problems(model, request, task, experiment.recipe is not None)
+            problems += [f"methods ({row}): {problem}" for problem in told]
+    raise_if(list(dict.fromkeys(problems)))
+    return Experiment(**{**vars(experiment), "request": request})
+
+
+def _check_model(config: Mapping[str, Any]) -> None:
+    model = _section(config, "model")
+    own_training = isinstance(config.get("recipe"), Mapping) and "train" in config["recipe"]
+    if model or not own_training:
+        parts.check_model(model)
+
+
+def _section(config: Mapping[str, Any], key: str, needed: bool = False) -> Mapping[str, Any]:
+    value = config.get(key, None if needed else {})
+    if not isinstance(value, Mapping):
+        got = "" if value is None else f"; got {value!r}"
+        raise ExpungeError(f"{key}: needed, as settings such as {key}: {SETTINGS[key]}{got}.")
+    return value
+
+
+def _weights(config: Mapping[str, Any]) -> Path | None:
+    model = config.get("model")
+    path = model.get("weights") if isinstance(model, Mapping) else None
+    return Path(path).expanduser() if path else None
+
+
+def _folder(path: Any) -> Path:
+    if not isinstance(path, (str, Path)):
+        raise ExpungeError(f"give a folder, e.g. out: {SETTINGS['out']}; got {path!r}.")
+    return Path(path).expanduser()

@@ -1,0 +1,82 @@
+"""The folder of an experiment: one experiment in it, and nothing of anybody else's is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import expunge
+from expunge import io
+from expunge.errors import ExpungeError
+from expunge.experiment.assemble import Experiment
+
+RECORD = "run.json"
+
+
+def claim(experiment: Experiment, force: bool = False) -> None:
+    """Take the folder for this experiment; it must be empty, or hold this very experiment unfinished or finished.
+
+    More or fewer seeds are the same experiment: what is there already is used.
+
+    Args:
+        experiment: whose folder it is to be.
+        force: take the folder whatever it holds. Other files stay; models of another experiment are removed.
+
+    Raises:
+        ExpungeError: it holds something else, or an experiment of another version, and `force` is not given.
+    """
+    path = experiment.out / RECORD
+    if not path.is_file():
+        io.output_folder(experiment.out, force)
+    elif force:
+        for old in (experiment.out / "models").glob("*.safetensors"):
+            if re.search(r"-seed\d+$", old.stem):
+                old.unlink()
+    else:
+        refuse_another(experiment)
+    io.write_json(path, _record(experiment))
+
+
+def refuse_another(experiment: Experiment) -> None:
+    """Refuse a folder that holds another experiment, or this one by another version; nothing is written.
+
+    Raises:
+        ExpungeError: it does; what differs is said.
+    """
+    path = experiment.out / RECORD
+    if not path.is_file():
+        return
+    there, here = io.read_json(path), _record(experiment)
+    there = there if isinstance(there, dict) else {}
+    if there.get("expunge") != here["expunge"]:
+        raise ExpungeError(
+            f"{experiment.out} holds a run of expunge {there.get('expunge')}, this is {here['expunge']}, and numbers "
+            "may differ between them. Choose another folder (out:), or --force to begin again there."
+        )
+    old, new = _without_seeds(there.get("config")), _without_seeds(here["config"])
+    differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    if differ:
+        raise ExpungeError(
+            f"{experiment.out} holds another experiment: {', '.join(differ)} differ{'s' * (len(differ) == 1)}. "
+            "Choose another folder (out:), or --force to begin again there."
+        )
+
+
+def model_path(experiment: Experiment, row: str, seed: int) -> Path:
+    """Where the model of a row and a seed lies."""
+    safe = "".join(c if c.isalnum() or c in "._-+" else "_" for c in row)
+    return experiment.out / "models" / f"{safe}-seed{seed}.safetensors"
+
+
+def _record(experiment: Experiment) -> dict[str, Any]:
+    config = {key: value for key, value in experiment.config.items() if key != "out"}
+    return {"expunge": expunge.__version__, "config": io.plain(config)}
+
+
+def _without_seeds(config: Any) -> dict[str, Any]:
+    config = dict(config) if isinstance(config, Mapping) else {}
+    audit = config.get("audit")
+    rest = {key: value for key, value in audit.items() if key != "seeds"} if isinstance(audit, Mapping) else audit
+    return {**config, "audit": rest or None}

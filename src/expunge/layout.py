@@ -1,0 +1,40 @@
+"""Layout: convolutions are faster with channels last in memory; values and shapes stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def likes_channels_last(model: nn.Module) -> bool:
+    """Whether the model convolves images, and does not normalise each over its space (slower in this layout)."""
+    modules = list(model.modules())
+    convolves = any(isinstance(m, nn.Conv2d) for m in modules)
+    return convolves and not any(isinstance(m, nn.InstanceNorm2d) for m in modules)
+
+
+@contextmanager
+def channels_last(model: nn.Module) -> Iterator[bool]:
+    """Hold the weights channels last inside the block, where that is faster; says whether it is so."""
+    fits = likes_channels_last(model)
+    if fits:
+        _hold(model, torch.channels_last)
+    try:
+        yield fits
+    finally:
+        if fits:
+            _hold(model, torch.contiguous_format)
+
+
+def _hold(model: nn.Module, order: torch.memory_format) -> None:
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=order)
+
+
+def arranged(x_B: Tensor, last: bool) -> Tensor:
+    """The inputs with channels last in memory, if they are images and it is asked for."""
+    return x_B.contiguous(memory_format=torch.channels_last) if last and x_B.ndim == 4 else x_B

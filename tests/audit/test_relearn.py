@@ -1,0 +1,99 @@
+"""Relearn time: knowing models need none, retrained ones need a while, and nobody is changed by it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import expunge as ex
+from expunge.audit.relearn import Relearn, relearn
+from expunge.audit.untrained import untrained
+from expunge.data import Rows
+from expunge.errors import ExpungeError
+from expunge.task import Classification
+from kit import accuracy, bits
+
+TASK = Classification(classes=10)
+
+
+@pytest.fixture(scope="module")
+def pair(train: Rows, mlp_recipe: ex.Recipe) -> tuple[ex.Request, nn.Module, nn.Module]:
+    request = ex.Request(train, classes=[3])
+    return request, mlp_recipe(train), mlp_recipe(train, train.ids[request.keep.numpy()])
+
+
+def test_the_original_needs_no_time_and_the_retrained_some(pair) -> None:
+    request, original, retrained = pair
+    forget = request.rows.take(request.forget)
+    target = 0.95 * accuracy(original, request.rows, request.forget)
+    assert relearn(original, forget, target, TASK).epochs == 0.0
+    time = relearn(retrained, forget, target, TASK)
+    assert time.epochs > 0.2
+    assert not time.censored
+
+
+def test_the_count_is_that_of_a_loop_by_hand(pair) -> None:
+    """Plain SGD in the same order reaches the target between the two looks around the reported time."""
+    request, _, retrained = pair
+    forget = request.rows.take(request.forget)
+    settings = Relearn(lr=0.02, batch_size=50)
+    time = relearn(retrained, forget, 0.9, TASK, settings, seed=4)
+    generator = torch.Generator().manual_seed(4)
+    rows = forget.take(torch.randperm(len(forget), generator=generator)[: settings.cap])
+    order = torch.cat([torch.randperm(len(rows), generator=generator) for _ in range(11)])
+    model = copy.deepcopy(retrained).train()
+    reached = None
+    for step in range(200):
+        index = order[step * 50 : (step + 1) * 50]
+        nn.functional.cross_entropy(model(rows.x(index)), rows.y[index]).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= settings.lr * p.grad
+                p.grad = None
+        if reached is None and accuracy(model, rows) >= 0.9:
+            reached = (step + 1) * 50 / len(rows)
+    assert reached is not None
+    assert time.epochs == pytest.approx(reached, abs=0.1 * reached + 50 / len(rows))
+
+
+def test_a_target_out_of_reach_is_censored_at_the_limit(pair) -> None:
+    request, _, retrained = pair
+    time = relearn(retrained, request.rows.take(request.forget), 1.01, TASK, Relearn(max_epochs=1.5))
+    assert time.censored
+    assert time.epochs == 1.5
+
+
+def test_the_model_is_untouched_and_the_answer_repeats(pair) -> None:
+    request, _, retrained = pair
+    before, forget = bits(retrained), request.rows.take(request.forget)
+    first = relearn(retrained, forget, 0.9, TASK, seed=1)
+    assert relearn(retrained, forget, 0.9, TASK, seed=1) == first
+    assert bits(retrained) == before
+
+
+def test_settings_out_of_range_are_all_named() -> None:
+    with pytest.raises(ExpungeError, match=r"relearn.lr must be above 0(.|\n)*relearn.cap"):
+        Relearn(lr=0, cap=-1)
+
+
+def test_untrained_draws_every_parameter_and_buffer_anew(net: nn.Module) -> None:
+    fresh = untrained(net, seed=3)
+    for (name, a), b in zip(fresh.named_parameters(), net.parameters()):
+        assert not torch.equal(a, b), name
+    for name, value in fresh.named_buffers():
+        if name.endswith("running_mean"):
+            assert not value.any()
+    assert bits(untrained(net, seed=3)) == bits(fresh)
+
+
+def test_untrained_names_a_module_it_cannot_reset() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+    with pytest.raises(ExpungeError, match=r"1 \(Own\) cannot be reset"):
+        untrained(nn.Sequential(nn.Linear(2, 3), Own()))

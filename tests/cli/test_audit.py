@@ -1,0 +1,107 @@
+"""`expunge audit`: judge models that exist."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from shell import SMALL, Shell, numbers, read_csv, read_json, write_yaml
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, finished: Path) -> Path:
+    """Weights as another program would leave them, and a file that names them."""
+    for seed in (0, 1):
+        for row in ("finetune", "random_label"):
+            save_file(
+                load_file(finished / "models" / f"{row}-seed{seed}.safetensors"),
+                tmp_path / f"{row}{seed}.safetensors",
+            )
+    config: dict[str, Any] = {key: value for key, value in SMALL.items() if key != "methods"}
+    given = {"tuned": ["finetune0.safetensors", "finetune1.safetensors"], "one": "random_label0.safetensors"}
+    return write_yaml(tmp_path / "audit.yaml", config, models=given, out=str(tmp_path / "out"))
+
+
+def test_given_files_are_judged_as_the_run_that_made_them(
+    expunge: Shell, theirs: Path, tmp_path: Path, finished: Path
+) -> None:
+    outcome = expunge("audit", theirs)
+    assert outcome.code == 0, outcome.err
+    by = {(row["method"], row["seed"]): row for row in read_csv(tmp_path / "out")}
+    run = {(row["method"], row["seed"]): row for row in read_csv(finished)}
+    assert set(by) == {(m, s) for m in ("original", "retrain", "retrain_again", "tuned") for s in "01"} | {("one", "0")}
+    for column in ("ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow", "verdict"):
+        for seed in "01":
+            assert by["tuned", seed][column] == run["finetune", seed][column]
+    assert by["one", "0"]["ua"] == run["random_label", "0"]["ua"]
+    assert by["one", "0"]["seconds"] == ""  # nobody said how long it took
+
+
+def test_the_models_of_a_run_are_judged_to_the_same_numbers(
+    expunge: Shell, small: Path, tmp_path: Path, finished: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    outcome = expunge("audit", small)
+    assert outcome.code == 0, outcome.err
+    assert numbers(tmp_path / "out") == numbers(finished)
+    settings = {e["method"]: e["settings"] for e in read_json(tmp_path / "out" / "results.json")["models"]}
+    assert settings["random_label"]["epochs"] == 1
+    outcome = expunge("audit", small, "--seeds", "1")  # some of them
+    assert outcome.code == 0, outcome.err
+    assert {row["seed"] for row in read_csv(tmp_path / "out") if row["method"] == "finetune"} == {"1"}
+
+
+def test_a_run_with_rows_whose_names_are_no_file_names(expunge: Shell, tmp_path: Path) -> None:
+    methods = [{"name": "finetune", "row": "a/b: c", "epochs": 1}]
+    file = write_yaml(tmp_path / "run.yaml", SMALL, methods=methods, out=str(tmp_path / "out"))
+    assert expunge("run", file).code == 0
+    before = numbers(tmp_path / "out")
+    outcome = expunge("audit", file)
+    assert outcome.code == 0, outcome.err
+    assert numbers(tmp_path / "out") == before
+    assert "a/b: c" in {row["method"] for row in before}
+
+
+def test_models_that_are_not_there(expunge: Shell, small: Path, tmp_path: Path, finished: Path) -> None:
+    assert "There are no models to judge" in expunge.refuses("audit", small)
+    assert not (tmp_path / "out").exists()
+    shutil.copytree(finished, tmp_path / "out")
+    said = expunge.refuses("audit", small, "--seeds", "0-2")
+    assert "finetune-seed2.safetensors" in said
+    assert "expunge run" in said
+
+
+def test_another_request_does_not_overwrite_the_dossier_of_a_run(
+    expunge: Shell, small: Path, tmp_path: Path, finished: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    said = expunge.refuses("audit", small, "--set", "request.classes=[5]")
+    assert "holds another experiment: request differs" in said
+    assert (tmp_path / "out" / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("models.tuned=[finetune0.safetensors]", None),  # one may stand for all
+        ("models.three=[finetune0.safetensors, finetune1.safetensors, finetune0.safetensors]", "3 models for 2 seeds"),
+        ("models.retrain_again=finetune0.safetensors", "choose another"),
+        ("models.absent=absent.safetensors", "There are no weights at absent.safetensors"),
+        ("model.hidden=[16]", "has shape"),
+    ],
+)
+def test_what_the_file_may_name(expunge: Shell, theirs: Path, change: str, told: str | None) -> None:
+    if told is None:
+        assert expunge("audit", theirs, "--set", change).code == 0
+    else:
+        assert told in expunge.refuses("audit", theirs, "--set", change)
+
+
+def test_without_a_recipe_nothing_can_be_said(expunge: Shell, theirs: Path, tmp_path: Path) -> None:
+    outcome = expunge("audit", theirs, "--set", "recipe=null")
+    assert outcome.code == 0, outcome.err
+    assert {row["verdict"] for row in read_csv(tmp_path / "out")} == {"cannot say"}

@@ -1,0 +1,154 @@
+"""`expunge check`: everything that will not work, at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from expunge import models
+from shell import SMALL, Shell, write_yaml
+
+BAD: dict[str, Any] = {
+    "modle": {"name": "mlp"},
+    "model": {"name": "lenett"},
+    "data": {"name": "digits"},
+    "request": {"classes": [12]},
+    "recipe": {"epoch": 3, "lr": -1, "label_smoothing": 4},
+    "methods": [{"name": "fintune"}, {"name": "random_label", "epohcs": 2}, {"name": "neggrad_plus", "epochs": -1}],
+    "audit": {"seeds": "4-2", "attacks": ["los"], "relearn": {"max_epoch": 2}, "sede": 1},
+    "out": 3,
+}
+# a piece of each message: what is wrong, and what would be right
+TOLD = {
+    "'modle'": "Did you mean 'model'",
+    "'lenett'": "Did you mean 'lenet'",
+    "classes [12]": "labels run 0..9",
+    "recipe: Unknown setting 'epoch'": "Did you mean 'epochs'",
+    "got -1": "lr must be above 0",
+    "got 4": "label_smoothing must be from 0 to below 1",
+    "'fintune'": "Did you mean 'finetune'",
+    "'epohcs'": "Did you mean 'epochs'",
+    "neggrad_plus": "epochs must be a whole number, 0 or more",
+    "'4-2'": "0-4 or 0,2,5",
+    "attack 'los'": "Did you mean 'loss'",
+    "'max_epoch'": "Did you mean 'max_epochs'",
+    "'sede'": "Did you mean 'seeds'",
+    "out: ": "give a folder",
+}
+
+
+def test_all_problems_of_a_file_are_listed_at_once(expunge: Shell, tmp_path: Path) -> None:
+    said = expunge.refuses("check", write_yaml(tmp_path / "bad.yaml", BAD))
+    lines = said.strip().splitlines()
+    assert all(line.startswith("expunge: ") for line in lines)
+    for wrong, right in TOLD.items():
+        assert any(wrong in line and right in line for line in lines), (wrong, right, said)
+    assert len(lines) == len(TOLD)
+
+
+def test_unknown_data_does_not_hide_the_other_problems(expunge: Shell, tmp_path: Path) -> None:
+    file = write_yaml(tmp_path / "bad.yaml", {**BAD, "data": {"name": "digist"}})
+    said = expunge.refuses("check", file)
+    assert "Did you mean 'digits'" in said
+    assert all(wrong in said for wrong in TOLD if wrong != "classes [12]")  # that one needs the data
+
+
+def test_a_fine_file(expunge: Shell, small: Path, tmp_path: Path) -> None:
+    outcome = expunge("check", small)
+    assert outcome.code == 0
+    assert "Forget class 3: 146 of 1,438 rows" in outcome.out
+    assert "finetune, random_label" in outcome.out
+    assert not (tmp_path / "out").exists()  # nothing is made
+
+
+def test_changes_on_the_command_line_are_checked_too(expunge: Shell, small: Path) -> None:
+    assert expunge("check", small, "--set", "methods.0.epochs=5").code == 0
+    assert "above 0" in expunge.refuses("check", small, "--set", "methods.0.lr=0")
+    assert "place=value" in expunge.refuses("check", small, "--set", "methods.0.lr")
+    assert "no place 'methods.7.lr'" in expunge.refuses("check", small, "--set", "methods.7.lr=1")
+    assert "not valid YAML" in expunge.refuses("check", small, "--set", "methods.0.lr=[1")
+
+
+def test_a_file_that_is_none(expunge: Shell, tmp_path: Path) -> None:
+    assert "No such file" in expunge.refuses("check", tmp_path / "absent.yaml")
+    (tmp_path / "words.yaml").write_text("hello")
+    assert "must hold settings" in expunge.refuses("check", tmp_path / "words.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert "it holds nothing" in expunge.refuses("check", tmp_path / "empty.yaml")
+    (tmp_path / "broken.yaml").write_text("model: {name: mlp")
+    assert "not valid YAML" in expunge.refuses("check", tmp_path / "broken.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    assert "binary.yaml" in expunge.refuses("check", tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("model", "lenet", "model: needed, as settings such as model: {name: lenet}; got 'lenet'"),
+        ("model", None, "give name or build"),
+        ("data", None, "data: needed"),
+        ("data", {"name": "digits", "path": "x.npz"}, "give one of name, path and build"),
+        ("data", {"name": "digits", "limit": 3}, "limit must be at least 10"),
+        ("request", None, "request: needed, as settings such as request: {classes: [3]}."),
+        ("request", {"classes": [3], "fraction": 0.1}, "exactly one way"),
+        ("request", {"fraction": 1.5}, "between 0 and 1"),
+        ("request", {"class": [3]}, "Did you mean 'classes'"),
+        ("request", {"ids": [99999]}, "99999"),
+        ("recipe", "fast", "recipe: needed, as settings such as recipe: {epochs: 10, lr: 0.05}; got 'fast'"),
+        ("recipe", None, "needed to train the original; or give its weights"),
+        ("recipe", {"optimizer": "sgdd"}, "Did you mean 'sgd'"),
+        ("methods", [3], "give a method by name"),
+        ("methods", [{"epochs": 3}], "given by name"),
+        ("methods", [{"name": "finetune", "row": "retrain"}], "always there"),
+        ("methods", [{"name": "finetune", "region": {"layers": "nothing*"}}], "nothing*"),
+        ("audit", [1], "audit: needed, as settings"),
+        ("audit", {"seeds": 0}, "one at least"),
+        ("audit", {"seeds": [1, 1]}, "different"),
+        ("audit", {"seeds": [0.5]}, "whole"),
+        ("audit", {"attacks": []}, "at least one attack"),
+        ("audit", {"relearn": 20}, "max_epochs: 20"),
+        ("audit", {"relearn": {"lr": "fast"}}, "relearn.lr must be a number"),
+        ("models", ["a.safetensors"], "models: needed, as settings"),
+    ],
+)
+def test_one_wrong_setting(expunge: Shell, tmp_path: Path, key: str, value: Any, told: str) -> None:
+    said = expunge.refuses("check", write_yaml(tmp_path / "bad.yaml", {**SMALL, key: value}))
+    assert told in said
+    assert len(said.strip().splitlines()) == 1  # one mistake, one message
+
+
+def test_weights_that_do_not_fit_are_told_with_every_mismatch(expunge: Shell, tmp_path: Path) -> None:
+    other = models.build("mlp", channels=1, size=8, classes=10, hidden=[16, 8])
+    save_file(other.state_dict(), tmp_path / "w.safetensors")
+    config = {**SMALL, "model": {**SMALL["model"], "weights": str(tmp_path / "w.safetensors")}}
+    said = expunge.refuses("check", write_yaml(tmp_path / "bad.yaml", config))
+    fitting = models.build("mlp", channels=1, size=8, classes=10, hidden=[32]).state_dict()
+    for name, value in other.state_dict().items():
+        if name not in fitting:
+            assert f"has {name}, which the model does not have" in said
+        elif value.shape != fitting[name].shape:
+            assert f"{name} has shape {tuple(value.shape)}, the model's has {tuple(fitting[name].shape)}" in said
+
+
+def test_weights_named_under_models_are_checked(expunge: Shell, tmp_path: Path) -> None:
+    file = write_yaml(tmp_path / "bad.yaml", SMALL, models={"original": "absent.safetensors"})
+    assert "models.original: There are no weights at absent.safetensors" in expunge.refuses("check", file)
+
+
+def test_a_pickled_checkpoint_is_refused_with_advice_and_never_run(expunge: Shell, tmp_path: Path) -> None:
+    torch.save(models.build("mlp", channels=1, size=8, classes=10, hidden=[32]), tmp_path / "whole.pt")
+    config = {**SMALL, "model": {**SMALL["model"], "weights": str(tmp_path / "whole.pt")}}
+    said = expunge.refuses("check", write_yaml(tmp_path / "bad.yaml", config))
+    assert "not loaded" in said
+    assert "safetensors.torch.save_file" in said
+
+
+def test_a_folder_of_another_experiment_is_told_before_the_run(expunge: Shell, finished: Path, small: Path) -> None:
+    changes = ["--set", f"out={finished}"]
+    assert expunge("check", small, *changes).code == 0
+    said = expunge.refuses("check", small, *changes, "--set", "recipe.epochs=4")
+    assert "holds another experiment: recipe differs" in said

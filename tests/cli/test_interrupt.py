@@ -1,0 +1,73 @@
+"""A run that was interrupted goes on to the same numbers; a finished one is not made again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from shell import SMALL, Shell, numbers, write_yaml
+
+COMMAND = "import sys; from expunge.cli import main; main()"
+
+
+def test_the_same_command_again_reuses_every_model_and_gives_the_same_numbers(
+    expunge: Shell, small: Path, tmp_path: Path, finished: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").iterdir()}
+    outcome = expunge("run", small)
+    assert outcome.code == 0, outcome.err
+    assert len(before) == 4
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").iterdir()}
+    assert numbers(tmp_path / "out") == numbers(finished)
+
+
+def test_a_damaged_model_is_made_again(expunge: Shell, small: Path, tmp_path: Path, finished: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    (tmp_path / "out" / "models" / "finetune-seed1.safetensors").write_bytes(b"cut off")
+    (tmp_path / "out" / "models" / "random_label-seed0.safetensors").unlink()
+    outcome = expunge("run", small)
+    assert outcome.code == 0, outcome.err
+    assert numbers(tmp_path / "out") == numbers(finished)
+
+
+def test_interrupted_and_gone_on_with(expunge: Shell, tmp_path: Path, finished: Path) -> None:
+    # the second method is slow, so that there is time to interrupt it; without it the rest is as in `finished`
+    slow = {"name": "random_label", "row": "slow", "epochs": 100_000}
+    methods = [SMALL["methods"][0], slow, SMALL["methods"][1]]
+    file = write_yaml(tmp_path / "run.yaml", SMALL, methods=methods, out=str(tmp_path / "out"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "run", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process: the last bits depend on it
+    )
+    done = tmp_path / "out" / "models" / "finetune-seed0.safetensors"
+    deadline = time.monotonic() + 60
+    while not done.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.3)  # into the slow method
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert [p.name for p in (tmp_path / "out" / "models").iterdir()] == ["finetune-seed0.safetensors"]
+    assert not (tmp_path / "out" / "results.json").exists()
+
+    kept = done.stat().st_mtime_ns
+    record = tmp_path / "out" / "run.json"
+    slow["epochs"] = 1
+    write_yaml(file, SMALL, methods=methods, out=str(tmp_path / "out"))
+    record.write_text(record.read_text().replace("100000", "1"))  # as if it had not been slow
+    outcome = expunge("run", file)
+    assert outcome.code == 0, outcome.err
+    assert done.stat().st_mtime_ns == kept
+    assert [row for row in numbers(tmp_path / "out") if row["method"] != "slow"] == numbers(finished)

@@ -1,0 +1,23 @@
+"""What each method needs to do its work on digits, where its defaults, made for larger data, do not.
+
+A method that is not named here is tested with its defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 6, "lr": 0.2},
+    "neggrad_plus": {"alpha": 0.93, "lr": 0.1, "epochs": 3},
+    "l1_sparse": {"epochs": 6, "lr": 0.2, "gamma": 1e-3},
+    "chain": {"steps": [{"name": "gradient_ascent"}, {"name": "last_layers"}]},
+}
+
+# what does not forget a class of digits, and why
+KEEPS = {
+    "original": "it does nothing",
+    "gradient_ascent": "at a rate that spares the rest, five passes over the class do not suffice",
+    "finetune": "nothing but forgetting works against it, and digits are learnt for good",
+    "l1_sparse": "likewise; a penalty on all weights is not aimed at the class",
+}

@@ -1,0 +1,273 @@
+"""Request: how rows are chosen, the three states, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import expunge as ex
+from expunge import ExpungeError, Request, Rows
+from expunge.request import read_ids
+from kit import Recording
+
+
+def rows(n: int = 60, ids=None, classes=("cat", "dog", "frog")) -> Rows:
+    random = np.random.default_rng(0)
+    return Rows(random.standard_normal((n, 4)).astype(np.float32), np.arange(n) % 3, ids=ids, classes=classes)
+
+
+def chosen(request: Request) -> list:
+    return request.rows.ids[request.forget.numpy()].tolist()
+
+
+# -- how rows are chosen ---------------------------------------------------------------------------------------------
+
+
+def test_classes_by_label_and_by_name_are_the_rows_with_that_label(train):
+    expected = np.flatnonzero(np.isin(train.y.numpy(), [3, 7]))
+    np.testing.assert_array_equal(Request(train, classes=[3, 7]).forget, expected)
+    np.testing.assert_array_equal(Request(train, classes=["7", "3"]).forget, expected)
+    by_name = Request(rows(), classes=["dog"])
+    np.testing.assert_array_equal(by_name.forget, np.arange(1, 60, 3))
+    assert by_name.scope == "class"
+    assert by_name.classes == (1,)
+
+
+@pytest.mark.parametrize("one", [1, "dog", np.int64(1)])
+def test_a_single_class_needs_no_list(one):
+    assert Request(rows(), classes=one).classes == (1,)
+
+
+def test_a_name_made_of_digits_is_a_name_first():
+    data = rows(classes=("2", "1", "0"))
+    assert Request(data, classes=["2"]).classes == (0,)
+    assert Request(data, classes=[2]).classes == (2,)
+
+
+def test_ids_are_ids_and_not_positions(train):
+    wanted = train.ids[[5, 900, 17]]
+    request = Request(train, ids=wanted.tolist())
+    assert sorted(chosen(request)) == sorted(wanted.tolist())
+    np.testing.assert_array_equal(request.forget, [5, 17, 900])
+    assert request.scope == "samples"
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.asarray, torch.as_tensor, iter, lambda v: [*v, v[0]]])
+def test_ids_come_in_any_sequence_and_count_once(make):
+    assert chosen(Request(rows(), ids=make([41, 3, 8]))) == [3, 8, 41]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ids.txt", "r3\nr8\n\n  r41  \n"),
+        ("bom.txt", "\ufeffr3\nr8\nr41"),
+        ("ids.csv", "r3\nr8\nr41\n"),
+        ("named.csv", 'reason,ID\nspam,r3\n"a, b",r8\nspam,r41\n'),
+        ("first.csv", "r3,spam\nr8,spam\nr41,spam\n"),
+    ],
+)
+def test_ids_come_from_text_and_csv_files(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    data = rows(ids=[f"r{i}" for i in range(60)])
+    assert chosen(Request(data, ids=path)) == ["r3", "r8", "r41"]
+    assert chosen(Request(data, ids=str(path))) == ["r3", "r8", "r41"]
+
+
+def test_numbers_in_a_file_are_integer_ids_where_the_data_has_such(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_text("100\n-5\n")
+    ids = [-5, 100, *range(1000, 1058)]
+    assert chosen(Request(rows(ids=ids), ids=path)) == [-5, 100]
+    assert chosen(Request(rows(ids=[str(i) for i in ids]), ids=path)) == ["-5", "100"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe\xfa"])
+def test_files_without_ids_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "ids.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ExpungeError, match=r"ids\.txt"):
+        read_ids(path)
+
+
+def test_a_predicate_sees_id_label_name_and_the_models_input():
+    data = rows(ids=[f"r{i}" for i in range(60)])
+    request = Request(data, where=lambda row: row.name == "frog" and row.x[0] > 0 and row.id != "r2" and row.label == 2)
+    x = data.x(torch.arange(60)).numpy()
+    expected = [i for i in range(60) if i % 3 == 2 and x[i, 0] > 0 and i != 2]
+    assert request.forget.tolist() == expected
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.333, 0.5])
+def test_a_fraction_is_that_share_and_random(train, fraction):
+    request = Request(train, fraction=fraction, seed=1)
+    assert len(request.forget) == round(fraction * len(train))
+    assert request.hash == Request(train, fraction=fraction, seed=1).hash
+    assert request.hash != Request(train, fraction=fraction, seed=2).hash
+
+
+def test_a_stratified_fraction_takes_each_class_in_proportion(train):
+    request = Request(train, fraction=0.1, stratify=True)
+    whole = np.bincount(train.y.numpy())
+    part = np.bincount(train.y[request.forget].numpy())
+    assert len(request.forget) == round(0.1 * len(train))
+    assert np.abs(part - 0.1 * whole).max() < 1
+    plain = np.bincount(train.y[Request(train, fraction=0.1).forget].numpy(), minlength=10)
+    assert np.abs(plain - 0.1 * whole).max() >= 1  # the control: a plain draw is uneven
+
+
+# -- three states ----------------------------------------------------------------------------------------------------
+
+
+def test_every_row_is_kept_forgotten_or_gone_and_never_two_of_them():
+    request = Request(rows(), ids=[3, 8], gone=[1, 2])
+    states = [set(part.tolist()) for part in (request.keep, request.forget, request.gone)]
+    assert states[1] == {3, 8}
+    assert states[2] == {1, 2}
+    assert states[0] == set(range(60)) - {1, 2, 3, 8}
+
+
+@pytest.mark.parametrize("how", [{"classes": [1]}, {"fraction": 0.9}, {"where": lambda row: row.label == 1}])
+def test_rows_that_are_gone_are_not_drawn_again(how):
+    gone = [1, 4, 7, 10]
+    request = Request(rows(), gone=gone, **how)
+    assert not set(chosen(request)) & set(gone)
+    assert request.gone.tolist() == gone
+
+
+def test_a_fraction_is_of_the_rows_that_are_left():
+    assert len(Request(rows(), fraction=0.5, gone=range(20)).forget) == 20
+
+
+def test_after_moves_rows_to_gone_and_leaves_the_request_alone():
+    first, second = Request(rows(), ids=[1, 2]), Request(rows(), ids=[3])
+    later = second.after(first)
+    assert later.gone.tolist() == [1, 2]
+    assert later.forget.tolist() == [3]
+    assert not set(later.keep.tolist()) & {1, 2, 3}
+    assert not len(second.gone)
+    assert second.after([]) is second
+    third = Request(rows(), ids=[5]).after(later)  # what had gone before `later` is gone as well
+    assert third.gone.tolist() == [1, 2, 3]
+
+
+def test_a_class_of_which_rows_have_gone_already_can_go():
+    later = Request(rows(), classes=["dog"]).after([1, 4])
+    assert later.gone.tolist() == [1, 4]
+    assert later.forget.tolist() == list(range(7, 60, 3))
+
+
+def test_classes_that_are_gone_as_a_whole_are_known(train):
+    four = Request(train, classes=[4]).after(Request(train, classes=[3]))
+    assert four.gone_classes == (3,)
+    assert Request(train, ids=train.ids[:5].tolist()).gone_classes == ()
+
+
+def test_a_second_unlearning_never_hands_back_what_the_first_removed(train, mlp):
+    spied = Recording.of(train)
+    first = Request(spied, classes=[3])
+    once = ex.unlearn(mlp, first, "finetune", epochs=1)
+    assert set(spied.seen) == set(first.keep.tolist())  # the spy sees what the loop reads
+    spied.seen.clear()
+    second = Request(spied, classes=[4])
+    twice = ex.unlearn(once.model, second, "random_label", epochs=2)
+    assert not set(spied.seen) & set(first.forget.tolist())
+    assert set(spied.seen) == set(twice.request.keep.tolist()) | set(twice.request.forget.tolist())
+    assert twice.request.gone.tolist() == first.forget.tolist()
+    # and a third one knows of both
+    third = ex.unlearn(twice.model, Request(spied, classes=[5]), "finetune", epochs=1).request
+    assert set(third.gone.tolist()) == set(first.forget.tolist()) | set(second.forget.tolist())
+
+
+def test_history_survives_saving_and_loading(train, mlp, tmp_path):
+    once = ex.unlearn(mlp, Request(train, classes=[3]), "original").model
+    ex.io.save_weights(tmp_path / "m.safetensors", once)
+    ex.io.load_weights(tmp_path / "m.safetensors", mlp)
+    twice = ex.unlearn(mlp, Request(train, classes=[4]), "original").request
+    assert set(train.y[twice.gone].tolist()) == {3}
+
+
+def test_history_is_that_of_one_data_set(train, mlp):
+    once = ex.unlearn(mlp, Request(train, classes=[3]), "original").model
+    part = train.take(torch.arange(700))
+    assert not len(ex.unlearn(once, Request(part, classes=[4]), "original").request.gone)
+
+
+def test_what_is_gone_cannot_be_asked_for_again(train, mlp):
+    once = ex.unlearn(mlp, Request(train, ids=train.ids[:20].tolist()), "original").model
+    with pytest.raises(ExpungeError, match="already gone"):
+        ex.unlearn(once, Request(train, ids=train.ids[10:30].tolist()), "original")
+    threes = ex.unlearn(mlp, Request(train, classes=[3]), "original").model
+    with pytest.raises(ExpungeError, match="selects 0"):
+        ex.unlearn(threes, Request(train, classes=[3]), "original")
+
+
+def test_the_hash_follows_state_and_data():
+    base = Request(rows(), ids=[3])
+    assert base.hash == Request(rows(), ids=[3]).hash == Request(rows(), where=lambda row: row.id == 3).hash
+    others = [
+        Request(rows(), ids=[4]),
+        Request(rows(), ids=[3], gone=[4]),
+        Request(rows(59), ids=[3]),
+        Request(rows(ids=np.arange(60) + 1), ids=[4]),  # the same position under another id
+    ]
+    assert len({base.hash, *(r.hash for r in others)}) == 5
+
+
+def test_the_request_says_itself_as_a_sentence():
+    assert (
+        Request(rows(), classes=["dog"], gone=[0]).text
+        == "Forget class dog: 20 of 60 rows of data (1 more are already gone)."
+    )
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({}, "exactly one way"),
+        ({"classes": [1], "fraction": 0.1}, "classes and fraction"),
+        ({"ids": []}, "selects 0 of 60"),
+        ({"classes": []}, "selects 0 of 60"),
+        ({"where": lambda row: False}, "selects 0 of 60"),
+        ({"fraction": 0.001}, "selects 0 of 60"),
+        ({"where": lambda row: True}, "every one of the 60"),
+        ({"classes": [0, 1, 2]}, "every one of the 60"),
+        ({"classes": [0, 1]}, "leaves 1 class"),
+        ({"where": lambda row: row.label != 2}, "leaves 1 class"),
+        ({"classes": [3]}, r"labels run 0\.\.2 \(cat, dog, frog\)"),
+        ({"classes": [-1]}, r"labels run 0\.\.2"),
+        ({"classes": ["forg"]}, "Did you mean 'frog'"),
+        ({"classes": [1.5]}, r"1\.5"),
+        ({"classes": [None]}, "None"),
+        ({"ids": [3, 60]}, r"1 of 2 ids are not in data, e\.g\. 60"),
+        ({"ids": ["x"]}, "not in data"),
+        ({"fraction": 0}, "between 0 and 1"),
+        ({"fraction": 1}, "between 0 and 1"),
+        ({"fraction": -0.5}, "between 0 and 1"),
+        ({"fraction": float("nan")}, "between 0 and 1"),
+        ({"fraction": "many"}, "between 0 and 1"),
+        ({"ids": [3], "gone": [3]}, r"already gone .*ids 3"),
+        ({"ids": [3], "gone": [99]}, "not in data"),
+    ],
+)
+def test_what_cannot_be_forgotten_is_refused(how, words):
+    with pytest.raises(ExpungeError, match=words):
+        Request(rows(), **how)
+
+
+def test_data_that_no_classifier_could_be_trained_on_is_refused():
+    x = np.zeros((4, 2), np.float32)
+    with pytest.raises(ExpungeError, match="integers"):
+        Request((x, [0.5, 1, 2, 3]), ids=[0])
+    with pytest.raises(ExpungeError, match="leaves 1 class"):
+        Request((x, [0, 0, 0, 0]), ids=[0])
+    bad = x.copy()
+    bad[2, 1] = np.nan
+    with pytest.raises(ExpungeError, match=r"NaN or infinity, the first at position 2"):
+        Request((bad, [0, 1, 0, 1]), ids=[0])

@@ -1,0 +1,148 @@
+"""From plain data to an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import expunge as ex
+from expunge.audit.measure import ATTACKS
+from expunge.errors import ExpungeError, Problems
+from expunge.experiment import from_dict, read
+from expunge.recipe import OwnRecipe
+from shell import SMALL, write_yaml
+
+
+def test_every_part_of_a_file_arrives(tmp_path: Path) -> None:
+    experiment = read(write_yaml(tmp_path / "run.yaml", SMALL, out="here"))
+    assert (len(experiment.train), len(experiment.unseen)) == (1438, 359)
+    assert experiment.request.classes == (3,)
+    assert list(experiment.methods) == ["finetune", "random_label"]
+    assert experiment.methods["finetune"].to_config()["epochs"] == 1
+    recipe: Any = experiment.recipe
+    assert (recipe.epochs, recipe.lr, recipe.batch_size, recipe.model["name"]) == (3, 0.1, 64, "mlp")
+    assert experiment.terms.seeds == (0, 1)
+    assert experiment.terms.attacks == ("loss",)
+    assert experiment.terms.relearning is None
+    assert experiment.out == Path("here")
+    blank: Any = experiment.blank()
+    assert blank.body[1].weight.shape == (32, 64)
+
+
+def test_defaults() -> None:
+    experiment = from_dict({key: SMALL[key] for key in ("model", "data", "request", "recipe")})
+    assert experiment.terms.seeds == (0, 1, 2)
+    assert experiment.terms.attacks == tuple(ATTACKS)
+    assert experiment.terms.relearning is not None
+    assert not experiment.methods
+    empty = {key: None for key in ("methods", "audit", "models", "out")}  # `audit:` with nothing after it
+    assert from_dict({**SMALL, **empty}).terms.seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize(("seeds", "read_as"), [(2, (0, 1)), ("0-3", (0, 1, 2, 3)), ([5, 1], (5, 1)), ("4", (4,))])
+def test_ways_to_give_seeds(seeds: Any, read_as: tuple[int, ...]) -> None:
+    assert from_dict({**SMALL, "audit": {"seeds": seeds}}).terms.seeds == read_as
+
+
+def test_one_attack_and_one_method_need_no_list() -> None:
+    experiment = from_dict({**SMALL, "audit": {"attacks": "margin"}, "methods": "finetune"})
+    assert experiment.terms.attacks == ("margin",)
+    assert list(experiment.methods) == ["finetune"]
+    assert list(from_dict({**SMALL, "methods": {"name": "finetune"}}).methods) == ["finetune"]
+
+
+def test_rows_have_names_of_their_own() -> None:
+    methods = ["finetune", {"name": "finetune", "lr": 0.2}, {"name": "finetune", "row": "mine"}, "original", "retrain"]
+    experiment = from_dict({**SMALL, "methods": methods})
+    assert list(experiment.methods) == ["finetune", "finetune 2", "mine"]  # original and retrain are there anyway
+    assert experiment.methods["finetune 2"].to_config()["lr"] == 0.2
+
+
+def test_reading_trains_nothing_and_leaves_random_numbers_alone(cache: Path) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    before = sorted(cache.rglob("*"))
+    from_dict(SMALL)
+    assert torch.equal(torch.rand(3), expected)
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_ids_and_shares(tmp_path: Path) -> None:
+    ids = from_dict(SMALL).train.ids[:5].tolist()
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, ids)))
+    for request in ({"ids": ids}, {"ids": "ids.txt"}):
+        experiment = from_dict({**SMALL, "request": request})
+        assert experiment.train.ids[experiment.request.forget.numpy()].tolist() == ids
+    share = from_dict({**SMALL, "request": {"fraction": 0.1, "seed": 4}}).request
+    assert torch.equal(share.forget, ex.Request(share.rows, fraction=0.1, seed=4).forget)
+
+
+def test_limit(tmp_path: Path) -> None:
+    experiment = from_dict({**SMALL, "data": {"name": "digits", "limit": 200}})
+    assert len(experiment.train) == 200
+    assert len(experiment.unseen) == 359
+
+
+def test_rows_that_the_given_original_forgot_earlier_count_as_gone(tmp_path: Path, train: ex.Rows) -> None:
+    model = ex.models.build("mlp", channels=1, size=8, classes=10, hidden=[32])
+    five = ex.Request(train, classes=[5])
+    ex.io.save_weights(tmp_path / "w.safetensors", ex.unlearn(model, five, "finetune", epochs=0).model)
+    weights = {"weights": str(tmp_path / "w.safetensors")}
+    request = from_dict({**SMALL, "model": {**SMALL["model"], **weights}}).request
+    assert torch.equal(request.gone, five.forget)
+    assert not set(request.keep.tolist()) & set(five.forget.tolist())
+    given = from_dict({**SMALL, "models": {"original": weights["weights"]}}).request
+    assert torch.equal(given.gone, five.forget)
+
+
+def test_a_change_of_ones_own_model_code_trains_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing trained from the old source may be served for the new one."""
+    import importlib
+    import sys
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias={}))\n"
+    config = {**SMALL, "model": {"build": "changing_net:make"}}
+    described = []
+    for bias in (True, False):
+        (tmp_path / "changing_net.py").write_text(source.format(bias))
+        sys.modules.pop("changing_net", None)
+        importlib.invalidate_caches()
+        recipe = from_dict(config).recipe
+        assert recipe is not None
+        described.append(recipe.describe()["model"])
+    assert described[0] != described[1]
+    assert all(text.startswith("changing_net:make#") for text in described)
+
+
+def test_only_the_users_training_may_know_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "alone.py").write_text("def train(rows, ids, seed): ...\n")
+    config = {**SMALL, "recipe": {"train": "alone:train"}}
+    del config["model"]
+    experiment = from_dict(config)
+    assert isinstance(experiment.recipe, OwnRecipe)
+    assert experiment.blank() is None
+    with pytest.raises(ExpungeError, match="give the model it is for"):
+        from_dict({**config, "models": {"mine": "a.safetensors"}})
+    with pytest.raises(ExpungeError, match="'epochs'"):
+        from_dict({**config, "recipe": {"train": "alone:train", "epochs": 3}})
+
+
+def test_a_model_that_does_not_fit_the_data_is_told_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "small_net.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
+    )
+    methods = [{"name": "finetune", "region": {"layers": "nothing*"}}]
+    with pytest.raises(Problems) as raised:
+        from_dict({**SMALL, "model": {"build": "small_net:make"}, "methods": methods})
+    assert any("7 outputs" in problem and "10 classes" in problem for problem in raised.value.problems)
+    assert any("methods (finetune)" in problem for problem in raised.value.problems)
+    assert len(raised.value.problems) == 2

@@ -1,0 +1,13 @@
+"""The original: nothing is done."""
+
+from __future__ import annotations
+
+import expunge as ex
+from kit import bits
+
+
+def test_nothing_is_done_and_the_request_is_remembered(train, mlp, three):
+    result = ex.unlearn(mlp, three, "original")
+    assert bits(result.model) == bits(mlp)
+    assert (result.log.steps, result.log.examples, result.moved) == (0, 0, 0)
+    assert list(result.model._expunge_gone) == [train.hash]

@@ -1,0 +1,274 @@
+"""expunge.audit in Python, and the report it returns."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import expunge as ex
+from expunge.errors import ExpungeError
+
+LIGHT: dict[str, Any] = {"seeds": 2, "attacks": ["loss"], "relearn": False}
+COLUMNS = ["method", "seed", "ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow", "seconds", "verdict"]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same retrainings serve all tests here."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ex.Recipe:
+    return ex.Recipe(model={"name": "mlp", "hidden": [32]}, epochs=3, lr=0.1, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def originals(recipe: ex.Recipe, train: ex.Rows) -> list[nn.Module]:
+    return [recipe(train, seed=seed) for seed in (0, 1)]
+
+
+def keys(report: ex.Report) -> set[tuple[str, int]]:
+    return {(row["method"], row["seed"]) for row in report.rows}
+
+
+def both(*names: str) -> set[tuple[str, int]]:
+    return {(name, seed) for name in names for seed in (0, 1)}
+
+
+ALWAYS = ("original", "retrain", "retrain_again")
+
+
+def test_results_models_and_lists_of_them(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    request = ex.Request(train, classes=[3])
+    results = [ex.unlearn(m, request, "random_label", epochs=1, seed=s) for s, m in enumerate(originals)]
+    models = {"original": originals, "results": results, "modules": [r.model for r in results], "one": results[0]}
+    report = ex.audit(models, request, unseen=test, recipe=recipe, **LIGHT)
+    assert keys(report) == both(*ALWAYS, "results", "modules") | {("one", 0)}
+    by = {(row["method"], row["seed"]): row for row in report.rows}
+    timed = {"method", "seconds", "cost_ratio", "examples", "verdict"}
+    for seed in (0, 1):
+        a, b = by["results", seed], by["modules", seed]
+        assert {k: v for k, v in a.items() if k not in timed} == {k: v for k, v in b.items() if k not in timed}
+        assert a["seconds"] == results[seed].seconds
+        assert a["examples"] == results[seed].log.examples
+        assert b["seconds"] is None
+    assert list(report.rows[0])[: len(COLUMNS)] == COLUMNS
+    assert set(report.verdicts) == {"original", "results", "modules", "one"}
+    assert report.verdicts["original"]["word"] == "no effect"
+    assert by["results", 1]["verdict"] == report.verdicts["results"]["word"]
+    text = str(report)
+    assert all(name in text for name in ("results", "modules", "retrain", "146"))
+
+
+def test_the_original_is_trained_where_it_is_missing(train: ex.Rows, test: ex.Rows, recipe: ex.Recipe) -> None:
+    request = ex.Request(train, classes=[3])
+    report = ex.audit({}, request, unseen=test, recipe=recipe, **LIGHT)
+    assert keys(report) == both(*ALWAYS)
+    row = next(r for r in report.rows if (r["method"], r["seed"]) == ("original", 1))
+    threes = request.forget
+    with torch.no_grad():
+        wrong = (recipe(train, seed=1)(train.x(threes)).argmax(1) != 3).double().mean()
+    assert row["ua"] == pytest.approx(100 * float(wrong))
+
+
+def test_one_seed_still_makes_two_retrainings(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    request = ex.Request(train, classes=[3])
+    report = ex.audit({"original": originals[0]}, request, unseen=test, recipe=recipe, **{**LIGHT, "seeds": 1})
+    assert keys(report) == both("retrain", "retrain_again") | {("original", 0)}
+    assert report.verdicts["original"]["word"] == "no effect"
+    report = ex.audit({"original": originals[0]}, request, unseen=test, recipe=recipe, **{**LIGHT, "seeds": [4]})
+    assert {seed for name, seed in keys(report) if name == "retrain"} == {4, 5}
+
+
+def test_without_a_recipe_the_verdict_says_what_is_missing(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows
+) -> None:
+    report = ex.audit({"original": originals[0], "same": originals[1]}, ex.Request(train, classes=[3]), unseen=test)
+    assert {v["word"] for v in report.verdicts.values()} == {"cannot say"}
+    assert "recipe" in report.verdicts["same"]["sentence"]
+    assert all(row["avg_gap"] is None and row["tow"] is None for row in report.rows)
+    assert all(row["ta"] > 50 for row in report.rows)
+    assert report.manifest["recipe"] is None
+
+
+def test_an_own_training_function_is_called_with_the_ids_to_keep(train: ex.Rows, test: ex.Rows) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def mine(rows: ex.Rows, ids: Any, seed: int) -> nn.Module:
+        part = rows.take(rows.positions(ids))
+        calls.append((len(part), seed))
+        centres = torch.stack(
+            [part.x((part.y == c).nonzero().flatten()).mean(0).flatten() for c in range(10) if (part.y == c).any()]
+            + [torch.zeros(64)] * sum(not (part.y == c).any() for c in range(10))
+        )
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        linear: Any = model[1]
+        with torch.no_grad():
+            linear.weight.copy_(centres)
+            linear.bias.copy_(-centres.square().sum(1) / 2 + 0.01 * torch.randn(10))
+        return model
+
+    request = ex.Request(train, ids=train.ids[:100].tolist())
+    report = ex.audit({}, request, unseen=test, recipe=mine, **LIGHT)
+    assert sorted(calls) == [(1338, 0), (1338, 1), (1438, 0), (1438, 1)]
+    assert keys(report) == both(*ALWAYS)
+    assert "tfa" not in {n for n, v in report.rows[0].items() if v is not None}  # samples go, no class
+
+
+def test_unseen_as_a_pair_of_arrays(originals: list[nn.Module], train: ex.Rows, test: ex.Rows) -> None:
+    request = ex.Request(train, classes=[3])
+    source: Any = test.source
+    pair = (source.numpy(), test.y.numpy())
+    ours = ex.audit({"a": originals[0]}, request, unseen=test, **LIGHT)
+    theirs = ex.audit({"a": originals[0]}, request, unseen=pair, **LIGHT)
+    assert theirs.rows == ours.rows
+    few = test.y < 9  # the last class has no unseen row
+    part = ex.audit({"a": originals[0]}, request, unseen=(pair[0][few.numpy()], pair[1][few.numpy()]), **LIGHT)
+    index = (few & (test.y != 3)).nonzero().flatten()
+    with torch.no_grad():
+        right = (originals[0](test.x(index)).argmax(1) == test.y[index]).double().mean()
+    assert part.rows[0]["ta"] == pytest.approx(100 * float(right))
+
+
+def test_a_damaged_model_does_not_take_the_others_with_it(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    request = ex.Request(train, classes=[3])
+    broken = copy.deepcopy(originals[0])
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    models = {"original": originals, "sound": originals}
+    alone = ex.audit(models, request, unseen=test, recipe=recipe, **LIGHT)
+    report = ex.audit({**models, "broken": broken}, request, unseen=test, recipe=recipe, **LIGHT)
+    assert report.verdicts["broken"]["word"] == "model damaged"
+    assert "NaN" in report.verdicts["broken"]["sentence"]
+    others = [row for row in report.rows if row["method"] != "broken"]
+    assert [{**r, "cost_ratio": 0} for r in others] == [{**r, "cost_ratio": 0} for r in alone.rows]
+    assert next(row for row in report.rows if row["method"] == "broken")["ua"] is None
+    entry = next(e for e in report.results["models"] if e["method"] == "broken")
+    assert "NaN" in entry["measurements"]["ua"]["failed"]
+    json.dumps(report.results, allow_nan=False)
+
+
+def test_gone_classes_are_neither_kept_nor_asked_about(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    request = ex.Request(train, classes=[3]).after(ex.Request(train, classes=[5]))
+    report = ex.audit({}, request, unseen=test, recipe=recipe, **LIGHT)
+    assert report.results["question"]["gone"] == 146
+    for seed in (0, 1):
+        kept = [i for i, y in zip(train.ids.tolist(), train.y.tolist()) if y not in (3, 5)]
+        model = recipe(train, ids=kept, seed=seed)
+        index = ((test.y != 3) & (test.y != 5)).nonzero().flatten()
+        with torch.no_grad():
+            right = (model(test.x(index)).argmax(1) == test.y[index]).double().mean()
+        row = next(r for r in report.rows if (r["method"], r["seed"]) == ("retrain", seed))
+        assert row["ta"] == pytest.approx(100 * float(right))
+
+
+@pytest.mark.xfail(strict=True, reason="the audit's change by layer refuses models of unlike shapes")
+def test_a_model_of_another_architecture_is_judged_against_kept_retrainings(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    other = ex.models.build("mlp", channels=1, size=8, classes=10, hidden=[8])
+    for _ in range(2):  # the second time the retrainings are read from the cache
+        report = ex.audit({"other": other}, ex.Request(train, classes=[3]), unseen=test, recipe=recipe, **LIGHT)
+    assert keys(report) == both(*ALWAYS) | {("other", 0)}
+    row = next(row for row in report.rows if row["method"] == "other")
+    assert row["ta"] < 50
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"models": {"a": "model"}}, "must be a torch.nn.Module or a Result"),
+        ({"models": "three"}, "by name"),
+        ({"models": {"a": 3}}, "3 models for 2 seeds"),
+        ({"models": {"retrain_again": 1}}, "choose another"),
+        ({"models": {}}, "nothing to audit"),
+        ({"attacks": ["los"]}, "Did you mean 'loss'"),
+        ({"attacks": []}, "at least one attack"),
+        ({"relearn": {"max_epoch": 3}}, "Did you mean 'max_epochs'"),
+        ({"relearn": {"lr": 0}}, "relearn.lr must be above 0"),
+        ({"relearn": {"lr": None}}, "relearn.lr must be a number"),
+        ({"relearn": 3}, "max_epochs: 20"),
+        ({"seeds": 0}, "one at least"),
+        ({"seeds": "0-2"}, "whole"),
+        ({"seeds": [0, 0]}, "different"),
+        ({"seeds": True}, "whole"),
+        ({"recipe": 3}, "A recipe is"),
+        ({"unseen": 3}, "Expected"),
+        ({"request": "three"}, "must be an expunge.Request"),
+    ],
+)
+def test_what_cannot_work_is_said(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, changes: dict[str, Any], told: str
+) -> None:
+    settings: dict[str, Any] = {"models": {"a": 1}, "unseen": test, **LIGHT, **changes}
+    models = settings.pop("models")
+    if isinstance(models, dict):
+        models = {name: [originals[0]] * n if isinstance(n, int) else n for name, n in models.items()}
+    request = settings.pop("request", ex.Request(train, classes=[3]))
+    with pytest.raises(ExpungeError, match=told):
+        ex.audit(models, request, **settings)
+
+
+def test_a_bare_model_is_told_to_have_a_name(originals: list[nn.Module], train: ex.Rows, test: ex.Rows) -> None:
+    models: Any = originals[0]
+    with pytest.raises(ExpungeError, match="by name"):
+        ex.audit(models, ex.Request(train, classes=[3]), unseen=test)
+
+
+def test_relearning_and_all_attacks(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    request = ex.Request(train, classes=[3])
+    report = ex.audit({}, request, unseen=test, recipe=recipe, seeds=1, relearn={"max_epochs": 1})
+    assert report.manifest["audit"]["relearn"]["max_epochs"] == 1
+    assert report.manifest["audit"]["attacks"]
+    row = report.rows[0]
+    assert {f"auc_{attack}" for attack in report.manifest["audit"]["attacks"]} <= set(row)
+    assert 0 <= row["relearn"] <= 1
+
+
+def test_saving(originals: list[nn.Module], train: ex.Rows, test: ex.Rows, tmp_path: Path) -> None:
+    report = ex.audit({"a": originals}, ex.Request(train, classes=[3]), unseen=test, **LIGHT)
+    page = report.save(tmp_path / "new" / "dossier")
+    folder = tmp_path / "new" / "dossier"
+    assert page == folder / "report.html"
+    assert {p.name for p in folder.iterdir()} == {"results.json", "results.csv", "manifest.json", "report.html"}
+    assert json.loads((folder / "results.json").read_text()) == report.results
+    rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    assert len(rows) == 2
+    for saved, row in zip(rows, report.rows):
+        assert saved == {name: "" if value is None else str(value) for name, value in row.items()}
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    for name, digest in files.items():
+        assert hashlib.blake2b((folder / name).read_bytes(), digest_size=16).hexdigest() == digest
+
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ExpungeError, match="not empty"):
+        report.save(folder)
+    report.save(folder, force=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(ExpungeError, match="is a file"):
+        report.save(folder / "notes.txt")
