@@ -99,7 +99,7 @@ def _phase(model: nn.Module, feed: Feed, region: Region, checkpoint: Checkpoint 
                 optimizer.zero_grad(set_to_none=True)
                 with run.autocast(feed.device):
                     losses = [feed.task.loss(net, batch.x, batch.y) for batch in batches]
-                    loss = torch.stack([(b.weight * loss_B).sum() for b, loss_B in zip(batches, losses)]).sum()
+                    loss = torch.stack([b.objective(loss_B) for b, loss_B in zip(batches, losses)]).sum()
                     if phase.penalty is not None:
                         loss = loss + phase.penalty(model, step / total)
                 backward(loss)

@@ -30,6 +30,7 @@ class Batch:
         weight: what each example's loss counts, (B,); the loss of a step is the weighted sum over its batches.
         spans: (number of the term, how many rows), in the order of the rows.
         total: how many rows there are in all processes together.
+        cap: what each example's loss counts up to, (B,); none when nothing is capped.
     """
 
     x: Tensor
@@ -37,6 +38,11 @@ class Batch:
     weight: Tensor
     spans: tuple[tuple[int, int], ...]
     total: int
+    cap: Tensor | None = None
+
+    def objective(self, loss_B: Tensor) -> Tensor:
+        """What the losses of these rows add to the objective of a step."""
+        return (self.weight * (loss_B if self.cap is None else torch.minimum(loss_B, self.cap))).sum()
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Feed:
         return term.surrogate.stand_in(self.rows, self.task, self.run.generator("surrogate", self.number, k, when))
 
     def _batch(self, k: int, index_B: Tensor, stand_in: StandIn | None, noise: torch.Generator) -> Batch:
-        weight, total = self.phase.terms[k].weight, len(index_B)
+        term, total = self.phase.terms[k], len(index_B)
         index_B, factor = self.run.share(index_B)
         x_B, y_B = self.rows.x(index_B), self.rows.y[index_B.to(self.rows.y.device)]
         if self.run.augment is not None:
@@ -77,7 +83,9 @@ class Feed:
         x_B = arranged(x_B.to(self.device, non_blocking=True), self.channels_last)
         y_B = y_B.to(self.device, non_blocking=True)
         n = len(y_B)
-        return Batch(x_B, y_B, torch.full((n,), weight * factor / n, device=self.device), ((k, n),), total)
+        weight_B = torch.full((n,), term.weight * factor / n, device=self.device)
+        cap_B = None if term.cap is None else torch.full((n,), term.cap * self.task.guessing, device=self.device)
+        return Batch(x_B, y_B, weight_B, ((k, n),), total, cap_B)
 
 
 def _merged(batches: list[Batch]) -> Batch:
@@ -89,4 +97,9 @@ def _merged(batches: list[Batch]) -> Batch:
         torch.cat([b.weight * b.total / total for b in batches]),
         tuple(span for b in batches for span in b.spans),
         total,
+        torch.cat([_caps(b) for b in batches]) if any(b.cap is not None for b in batches) else None,
     )
+
+
+def _caps(batch: Batch) -> Tensor:
+    return torch.full_like(batch.weight, torch.inf) if batch.cap is None else batch.cap

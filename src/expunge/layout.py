@@ -21,18 +21,12 @@ def channels_last(model: nn.Module) -> Iterator[bool]:
     """Hold the weights channels last inside the block, where that is faster; says whether it is so."""
     fits = likes_channels_last(model)
     if fits:
-        _hold(model, torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         yield fits
     finally:
         if fits:
-            _hold(model, torch.contiguous_format)
-
-
-def _hold(model: nn.Module, order: torch.memory_format) -> None:
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=order)
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def arranged(x_B: Tensor, last: bool) -> Tensor:

@@ -35,11 +35,14 @@ class Term:
         part: the name of the part, e.g. `"retain"` or `"forget"`.
         weight: how much its loss counts; below 0 ascends. Default 1.
         surrogate: what is shown in its place. Default: the rows as they are.
+        cap: the loss of an example counts up to this only, in units of the loss of guessing (`Task.guessing`), so that
+            what has been raised past it is left alone. Default: no bound.
     """
 
     part: str
     weight: float = 1.0
     surrogate: Surrogate | None = None
+    cap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

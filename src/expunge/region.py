@@ -7,7 +7,7 @@ enough: weight decay and momentum go on moving weights whose gradient is zero.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -170,7 +170,9 @@ class Region:
                         if isinstance(value, Tensor) and value.shape == parameter.shape:
                             value.masked_fill_(~mask, 0)
 
-        hooks = [optimizer.register_step_post_hook(put_back)] if partly else []
+        hooks: list[Any] = [optimizer.register_step_post_hook(put_back)] if partly else []
+        # gradients outside count neither to a clipped norm nor to an optimiser's averages
+        hooks += [p.register_hook(_inside(mask)) for p, mask, _ in partly if p.requires_grad]
         modes = []
         if self.batchnorm == "freeze":
             norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -229,6 +231,10 @@ class Region:
         if "last" in config:
             return cls.last(config["last"], batchnorm=batchnorm)
         return cls.all(batchnorm=batchnorm)
+
+
+def _inside(mask: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda gradient: torch.where(mask, gradient, 0)
 
 
 def _use_running_statistics(module: nn.Module, args: Any) -> None:

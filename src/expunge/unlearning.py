@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -32,7 +33,7 @@ def unlearn(
     *,
     task: Task | None = None,
     recipe: Any = None,
-    seed: int = 0,
+    seed: int | None = None,
     run: Run | None = None,
     **fields: Any,
 ) -> Result:
@@ -44,7 +45,7 @@ def unlearn(
         method: a method's name, see `expunge methods`, or a method.
         task: what the model computes. Default: classification over the data's classes.
         recipe: how the model was trained, for methods that need it; methods that descend then also augment as it does.
-        seed: of every random draw. Default 0; on a CPU the same seed gives the same bits.
+        seed: of every random draw. Default: the run's, which is 0; on a CPU the same seed gives the same bits.
         run: device, precision, progress, processes. Default: where the model is, one process.
         fields: hyper-parameters of a method given by name.
 
@@ -69,7 +70,8 @@ def unlearn(
     known = as_recipe(recipe) if recipe is not None else None
     others = ", ".join(suitable(request.scope, task.family, known is not None))
     check(model, request, method, task, known is not None, f"Methods for this request: {others}.")
-    run = Run(**{**vars(run or Run()), "seed": seed})
+    run = run or Run()
+    run = run if seed is None else replace(run, seed=seed)
     if isinstance(known, Recipe):
         run = known.circumstances(run)
     pool = Pool(known, request.rows, Store(), like=model) if known is not None else None

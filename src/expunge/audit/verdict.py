@@ -238,7 +238,7 @@ def _tolerance(y: Yardstick, retrained: Subject, table_SN: Array) -> float:
     between answers: half of what lies between two retrainings.
     """
     if y.kind == "answers":
-        share = 0.5 if len(table_SN) > 1 else 1.5  # one pair of retrainings does not show how far two can be apart
+        share: float = 0.5 if len(table_SN) > 1 else 1.5  # one pair of retrainings does not show how far two can be apart
         return max(y.tolerance, share * float(table_SN.mean()))
     if not y.metric.startswith("auc_"):
         return max(y.tolerance, 100 * 2 / table_SN.shape[1])

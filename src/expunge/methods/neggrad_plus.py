@@ -16,20 +16,25 @@ class NegGradPlus(GradientMethod):
 
     Args:
         epochs: passes over retain; forget is cycled. Default 2.
-        lr: default 0.02; published 0.01 for 5 to 10 epochs at a constant rate.
-        alpha: the share of retain, from 0 to 1. Default 0.95, as published; 1 is fine-tuning, 0 is ascent.
+        lr: default 0.05; published 0.01 for 5 to 10 epochs at a constant rate.
+        alpha: the share of retain, from 0 to 1; 1 is fine-tuning, 0 is ascent. Default 0.9; published 0.95, which on
+            small data takes more steps than two epochs have.
         schedule: default `"one_cycle"`; published: `"constant"`.
-        clip_norm: gradients are scaled down to this norm, or none. Default 1, as the ascent has no bound.
+        clip_norm: gradients are scaled down to this norm, or none (published). Default 1.
+        cap: a forgotten row is left alone once its loss passes this many times the loss of guessing; none is the
+            published form, which has no bound. Default 1: on MNIST and Fashion-MNIST the unbounded form lost 8 to 20
+            points of retained accuracy where the capped one lost less than 1 and forgot as much.
 
     Cost: `epochs` passes over retain, and as many batches of forget.
     Source: Kurmanji et al. 2023, arXiv:2302.09880.
     """
 
     epochs: int = 2
-    lr: float = 0.02
-    alpha: float = 0.95
+    lr: float = 0.05
+    alpha: float = 0.9
     schedule: Schedule = "one_cycle"
     clip_norm: float | None = 1.0
+    cap: float | None = 1.0
 
     name: ClassVar[str] = "neggrad_plus"
     card: ClassVar[Card] = Card(
@@ -42,12 +47,14 @@ class NegGradPlus(GradientMethod):
     )
 
     def field_problems(self) -> list[str]:
-        """Alpha is a share."""
-        return [] if 0 <= self.alpha <= 1 else [f"alpha must be from 0 to 1; got {self.alpha!r}."]
+        """Alpha is a share; bounds are above 0."""
+        found = [] if 0 <= self.alpha <= 1 else [f"alpha must be from 0 to 1; got {self.alpha!r}."]
+        bounds = (("clip_norm", self.clip_norm), ("cap", self.cap))
+        return found + [f"{n} must be above 0, or none; got {v!r}." for n, v in bounds if v is not None and not v > 0]
 
     def terms(self) -> tuple[Term, ...]:
         """Retain downwards, forget upwards; a term of weight 0 is left out."""
-        both = (Term("retain", weight=self.alpha), Term("forget", weight=self.alpha - 1))
+        both = (Term("retain", weight=self.alpha), Term("forget", weight=self.alpha - 1, cap=self.cap))
         return tuple(term for term in both if term.weight)
 
     def phase(self) -> Phase:

@@ -35,6 +35,11 @@ class Task(ABC):
     def noise_like(self, x_B: Tensor, generator: torch.Generator) -> Tensor:
         """Standard normal noise of the shape of the inputs."""
 
+    @property
+    @abstractmethod
+    def guessing(self) -> float:
+        """The mean loss of a model that guesses."""
+
     @abstractmethod
     def problems(self, model: nn.Module, rows: Rows) -> list[str]:
         """What keeps this model from working on these rows, a sentence each; empty when it works."""

@@ -5,6 +5,7 @@ Shapes: B batch, C classes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,6 +66,11 @@ class Classification(Task):
         if not allowed_BC.any(1).all():
             raise ExpungeError("Some rows have no other admissible label: all other classes are gone.")
         return torch.multinomial(allowed_BC, 1, generator=generator).flatten().to(y_B.device)
+
+    @property
+    def guessing(self) -> float:
+        """The logarithm of the number of classes, in nats."""
+        return math.log(self.classes)
 
     def noise_like(self, x_B: Tensor, generator: torch.Generator) -> Tensor:
         """Standard normal noise in the space of the scaled inputs."""
