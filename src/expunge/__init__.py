@@ -17,9 +17,12 @@ __version__ = "0.1.0"
 
 # public name -> where it lives; imported when first used, so that `expunge --help` does not wait for torch
 _WHERE = {
+    "Card": "expunge.method",
     "Classification": "expunge.task",
     "ExpungeError": "expunge.errors",
+    "Job": "expunge.method",
     "Method": "expunge.method",
+    "Phase": "expunge.phase",
     "Recipe": "expunge.recipe",
     "Region": "expunge.region",
     "Report": "expunge.dossier",
@@ -27,6 +30,7 @@ _WHERE = {
     "Result": "expunge.method",
     "Rows": "expunge.data",
     "Run": "expunge.run",
+    "Term": "expunge.phase",
     "own_recipe": "expunge.recipe",
     "register": "expunge.registry",
     "unlearn": "expunge.unlearning",
@@ -34,9 +38,12 @@ _WHERE = {
 _MODULES = ("audit", "data", "io", "methods", "models")
 
 __all__ = [
+    "Card",
     "Classification",
     "ExpungeError",
+    "Job",
     "Method",
+    "Phase",
     "Recipe",
     "Region",
     "Report",
@@ -44,6 +51,7 @@ __all__ = [
     "Result",
     "Rows",
     "Run",
+    "Term",
     "__version__",
     "audit",
     "data",
@@ -60,7 +68,8 @@ if TYPE_CHECKING:
     from expunge.data import Rows
     from expunge.dossier import Report, audit
     from expunge.errors import ExpungeError
-    from expunge.method import Method, Result
+    from expunge.method import Card, Job, Method, Result
+    from expunge.phase import Phase, Term
     from expunge.recipe import Recipe, own_recipe
     from expunge.region import Region
     from expunge.registry import register

@@ -172,6 +172,7 @@ def _judged(experiment: Experiment, entrants: Mapping[str, Sequence[Entrant]], c
         seeds=experiment.terms.seeds,
         attacks=experiment.terms.attacks,
         relearn=experiment.terms.relearning or False,
+        examples=experiment.terms.examples,
         command=command,
     )
     report.save(experiment.out, force=True)

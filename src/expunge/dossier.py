@@ -92,6 +92,7 @@ def audit(
     seeds: int | Sequence[int] = 3,
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
+    examples: int = 8,
     cache: str | Path | bool = True,
     command: str | None = None,
 ) -> Report:
@@ -107,6 +108,8 @@ def audit(
         seeds: how many (0, 1, …), or which, retrainings to make. Default 3; two at least, as one has no spread.
         attacks: features of the membership attacks. Default: all five.
         relearn: measure relearn time; `True` (default), `False`, or settings such as `{"max_epochs": 20}`.
+        examples: so many of the forgotten rows are shown in the report, with id and content; 0 keeps them out.
+            Default 8.
         cache: keep trained models between runs: `True` (default: `$EXPUNGE_CACHE` or the user's cache folder),
             `False`, or a folder.
         command: the command that led here, for the record.
@@ -120,7 +123,7 @@ def audit(
         raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
     if not isinstance(models, Mapping):
         raise ExpungeError(f"Models are given by name, e.g. {{'original': model}}; got {type(models).__name__}.")
-    terms = make_terms(seeds, attacks, relearn)
+    terms = make_terms(seeds, attacks, relearn, examples)
     unseen_rows = _unseen(unseen, request.rows)
     entrants = {str(name): [_entrant(name, m) for m in _listed(some)] for name, some in models.items()}
     known = as_recipe(recipe) if recipe is not None else None
@@ -140,6 +143,7 @@ def make_terms(
     seeds: int | Sequence[int] = 3,
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
+    examples: int = 8,
 ) -> Terms:
     """What an audit is to do, from what people give; see `audit`.
 
@@ -150,7 +154,7 @@ def make_terms(
     if not isinstance(numbers, (Sequence, np.ndarray)) or not all(_is_seed(s) for s in numbers):
         raise ExpungeError(f"seeds must be a number of seeds or a list of them, whole and 0 or more; got {seeds!r}.")
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
-    return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn))
+    return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn), examples)
 
 
 def _is_seed(seed: Any) -> bool:

@@ -9,19 +9,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from expunge.errors import ExpungeError, Problems, UnknownName, near, raise_if
 from expunge.method import Method
+from expunge.methods import BUILT_IN
 
-# name -> module of expunge.methods and class in it
-_BUILT_IN = {
-    "original": "original:Original",
-    "retrain": "retrain:Retrain",
-    "finetune": "finetune:FineTune",
-    "gradient_ascent": "gradient_ascent:GradientAscent",
-    "neggrad_plus": "neggrad_plus:NegGradPlus",
-    "random_label": "random_label:RandomLabel",
-    "l1_sparse": "l1_sparse:L1Sparse",
-    "last_layers": "last_layers:LastLayers",
-    "chain": "chain:Chain",
-}
 _ADDED: dict[str, type[Method]] = {}
 
 M = TypeVar("M", bound=type[Method])
@@ -36,7 +25,7 @@ def register(cls: M) -> M:
     name, card = getattr(cls, "name", None), getattr(cls, "card", None)
     if not name or card is None:
         raise ExpungeError(f"{cls.__name__} needs a `name` and a `card` to be registered.")
-    if name in _BUILT_IN or _ADDED.get(name, cls).__qualname__ != cls.__qualname__:
+    if name in BUILT_IN or _ADDED.get(name, cls).__qualname__ != cls.__qualname__:
         raise ExpungeError(f"There is a method {name!r} already; choose another name for {cls.__name__}.")
     _ADDED[name] = cls
     return cls
@@ -44,7 +33,7 @@ def register(cls: M) -> M:
 
 def names() -> list[str]:
     """All names, the built-in ones first."""
-    return [*_BUILT_IN, *_ADDED]
+    return [*BUILT_IN, *_ADDED]
 
 
 def get(name: str) -> type[Method]:
@@ -55,10 +44,9 @@ def get(name: str) -> type[Method]:
     """
     if name in _ADDED:
         return _ADDED[name]
-    if name not in _BUILT_IN:
+    if name not in BUILT_IN:
         raise UnknownName("method", name, names(), "See: expunge methods.")
-    module, _, attribute = _BUILT_IN[name].partition(":")
-    cls: type[Method] = getattr(importlib.import_module(f"expunge.methods.{module}"), attribute)
+    cls: type[Method] = getattr(importlib.import_module(f"expunge.methods.{name}"), BUILT_IN[name])
     return cls
 
 

@@ -146,3 +146,27 @@ def test_a_model_that_does_not_fit_the_data_is_told_with_the_rest(
     assert any("7 outputs" in problem and "10 classes" in problem for problem in raised.value.problems)
     assert any("methods (finetune)" in problem for problem in raised.value.problems)
     assert len(raised.value.problems) == 2
+
+
+def test_import_makes_methods_of_ones_own_known(tmp_path, monkeypatch):
+    (tmp_path / "own_methods_here.py").write_text(
+        "from dataclasses import dataclass\n"
+        "import expunge as ex\n"
+        "@ex.register\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Nothing(ex.methods.Original):\n"
+        "    name = 'nothing_at_all'\n"
+    )
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "data: {name: digits}\nrequest: {classes: [3]}\nmodel: {name: mlp}\nrecipe: {epochs: 1}\n"
+        "import: own_methods_here\nmethods: [nothing_at_all]\n"
+    )
+    assert list(read(file).methods) == ["nothing_at_all"]
+
+
+@pytest.mark.parametrize("wrong", ["no_such_module_anywhere", 3])
+def test_what_cannot_be_imported_is_said(wrong):
+    config = {"data": {"name": "digits"}, "request": {"classes": [3]}, "model": {"name": "mlp"}, "recipe": {}}
+    with pytest.raises(ExpungeError, match="import: "):
+        from_dict({**config, "import": wrong})

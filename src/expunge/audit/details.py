@@ -86,6 +86,8 @@ def _layers(subject: Subject, original: Subject) -> dict[str, float]:
 
 def examples(subjects: Sequence[Subject], ground: Ground, count: int = 8) -> list[dict[str, Any]]:
     """Some of the forgotten rows with what each method answers; images as PNG in a data URI."""
+    if not count:
+        return []
     rows = ground.forget
     index = torch.linspace(0, len(rows) - 1, min(count, len(rows))).round().long().unique()
     chosen = rows.take(index)

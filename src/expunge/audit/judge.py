@@ -67,7 +67,7 @@ def judge(
         "metrics": {n: _about(n) for n in METRICS if any(n in e["measurements"] for e in entries)},
         "models": entries,
         "verdicts": [v.to_json() for v in verdicts],
-        "examples": examples(sound, ground),
+        "examples": examples(sound, ground, terms.examples),
         "notes": _notes(lineup, terms),
     }
 

@@ -29,13 +29,17 @@ class Terms:
         seeds: of the retrainings, and of the models where there are several.
         attacks: names of attack features. Default: all.
         relearning: how relearning is measured; none to leave it out.
+        examples: so many of the forgotten rows are shown in the results; 0 keeps them out. Default 8.
     """
 
     seeds: tuple[int, ...]
     attacks: tuple[str, ...] = ATTACKS
     relearning: Relearn | None = None
+    examples: int = 8
 
     def __post_init__(self) -> None:
+        if not isinstance(self.examples, int) or self.examples < 0:
+            raise ExpungeError(f"examples must be a whole number, 0 or more; got {self.examples!r}.")
         for attack in self.attacks:
             if attack not in FEATURES:
                 raise UnknownName("attack", attack, FEATURES)

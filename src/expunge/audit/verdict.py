@@ -147,7 +147,7 @@ class Judge:
             worst = _worst(apart)
             if not self._too_little(worst, apart[worst], start[worst], worst in telling):
                 return self._say(method, OVERDONE, worst, apart)
-            word = PARTLY if self._moved(subjects, telling, start) else NO_EFFECT
+            word = PARTLY if self._moved(subjects, [y for y in telling if y.kind == worst.kind], start) else NO_EFFECT
             return self._say(method, word, worst, apart)
         return self._say(method, WITHIN, _worst(found), found, blind=not telling)
 
@@ -238,14 +238,16 @@ def _tolerance(y: Yardstick, retrained: Subject, table_SN: Array) -> float:
     between answers: half of what lies between two retrainings.
     """
     if y.kind == "answers":
-        share: float = 0.5 if len(table_SN) > 1 else 1.5  # one pair of retrainings does not show how far two can be apart
-        return max(y.tolerance, share * float(table_SN.mean()))
+        share: float = (
+            0.5 if len(table_SN) > 1 else 1.5
+        )  # one pair of retrainings does not show how far two can be apart
+        return max(y.tolerance, float(share * table_SN.mean()))
     if not y.metric.startswith("auc_"):
-        return max(y.tolerance, 100 * 2 / table_SN.shape[1])
+        return max(y.tolerance, 100 * 2 / int(table_SN.shape[1]))
     feature = y.metric.removeprefix("auc_")
     area = auc(retrained.membership(feature, "forget"), retrained.membership(feature, "alike"))
     low, high = area.low or 0.0, area.high if area.high is not None else 1.0
-    return max(y.tolerance, (high - low) / 2)
+    return max(y.tolerance, 0.5 * (high - low))
 
 
 def _worst(differences: Mapping[Yardstick, Difference]) -> Yardstick:

@@ -23,7 +23,7 @@ def data() -> None:
         shape = "–" if d["shape"] is None else "×".join(map(str, d["shape"]))
         counts = ["–" if d[part] is None else f"{d[part]:,}" for part in ("train", "test")]
         where = d["problem"] or d["where"]
-        table.add_row(d["name"], d["kind"], *counts, shape, str(d["classes"] or "–"), str(where))
+        table.add_row(d["name"], d["kind"], *counts, shape, str(len(d["classes"]) if d["classes"] else "–"), str(where))
     console().print(table)
     if data_folder() is None:
         typer.echo("\nSet EXPUNGE_DATA to a folder of datasets to see more; a path works as well as a name.")

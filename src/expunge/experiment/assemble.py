@@ -33,6 +33,7 @@ SETTINGS = {
     "methods": "[{name: finetune}]",
     "models": "{original: original.safetensors, mine: mine.safetensors}",
     "audit": "{seeds: 3}",
+    "import": "[my_project.methods]",
     "out": "runs/mnist-3",
 }
 
@@ -128,6 +129,8 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     request: Request | None = None
     recipe: TrainedBy | None = None
     methods: dict[str, Method] = {}
+    with collecting(problems, "import"):
+        parts.import_modules(config.get("import", []))
     with collecting(problems, "data"):
         rows = parts.load_data(_section(config, "data", needed=True))
     if rows is not None:

@@ -18,7 +18,7 @@ RECORD = "run.json"
 def claim(experiment: Experiment, force: bool = False) -> None:
     """Take the folder for this experiment; it must be empty, or hold this very experiment unfinished or finished.
 
-    More or fewer seeds are the same experiment: what is there already is used.
+    More or fewer seeds, or another audit, are the same experiment: what is there already is used.
 
     Args:
         experiment: whose folder it is to be.
@@ -55,7 +55,7 @@ def refuse_another(experiment: Experiment) -> None:
             f"{experiment.out} holds a run of expunge {there.get('expunge')}, this is {here['expunge']}, and numbers "
             "may differ between them. Choose another folder (out:), or --force to begin again there."
         )
-    old, new = _without_seeds(there.get("config")), _without_seeds(here["config"])
+    old, new = _without_audit(there.get("config")), _without_audit(here["config"])
     differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if differ:
         raise ExpungeError(
@@ -75,8 +75,6 @@ def _record(experiment: Experiment) -> dict[str, Any]:
     return {"expunge": expunge.__version__, "config": io.plain(config)}
 
 
-def _without_seeds(config: Any) -> dict[str, Any]:
-    config = dict(config) if isinstance(config, Mapping) else {}
-    audit = config.get("audit")
-    rest = {key: value for key, value in audit.items() if key != "seeds"} if isinstance(audit, Mapping) else audit
-    return {**config, "audit": rest or None}
+def _without_audit(config: Any) -> dict[str, Any]:
+    """What the models depend on."""
+    return {key: value for key, value in config.items() if key != "audit"} if isinstance(config, Mapping) else {}

@@ -14,6 +14,19 @@ from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 
 
+def bring(module: str, name: str = "") -> Any:
+    """A module, or what goes by a name in it, imported from where Python finds modules.
+
+    Raises:
+        ExpungeError: it cannot be imported.
+    """
+    try:
+        imported = importlib.import_module(module)
+        return getattr(imported, name) if name else imported
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise ExpungeError(f"{module}{':' * bool(name)}{name} cannot be imported: {_told(error)}.") from error
+
+
 def locate(path: object) -> Callable[..., Any]:
     """The function at `module:function`, imported from where Python finds modules.
 
@@ -23,10 +36,7 @@ def locate(path: object) -> Callable[..., Any]:
     module, colon, name = str(path).partition(":")
     if not (colon and module and name):
         raise ExpungeError(f"A function of your own is given as module:function; got {path!r}.")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # a user's module may raise anything while it is imported
-        raise ExpungeError(f"{path} cannot be imported: {_told(error)}.") from error
+    found = bring(module, name)
     if not callable(found):
         raise ExpungeError(f"{path} must be a function; it is a {type(found).__name__}.")
     function: Callable[..., Any] = found

@@ -103,9 +103,18 @@ def name_methods(configs: Any) -> dict[str, Method]:
     return named
 
 
+def import_modules(names: Any) -> None:
+    """Import modules of the user's own, such as those that register methods: `[my_project.methods]`."""
+    some = [names] if isinstance(names, str) else names
+    if not isinstance(some, (list, tuple)) or not all(isinstance(n, str) for n in some):
+        raise ExpungeError(f"give names of modules, e.g. import: [my_project.methods]; got {names!r}.")
+    for name in some:
+        own.bring(name)
+
+
 def audit_terms(config: Config) -> Terms:
-    """What the audit is to do: `{attacks: [loss], seeds: [0, 1, 2], relearn: {max_epochs: 20}}`."""
-    keys, problems = ("attacks", "seeds", "relearn"), list[str]()
+    """What the audit is to do: `{attacks: [loss], seeds: [0, 1, 2], relearn: {max_epochs: 20}, examples: 0}`."""
+    keys, problems = ("attacks", "seeds", "relearn", "examples"), list[str]()
     with collecting(problems):
         _known(config, keys)
     given = {key: config[key] for key in keys if config.get(key) is not None}

@@ -84,7 +84,7 @@ def _lay_out(results: dict[str, Any], spreads: bool) -> Group:
 def _table(results: dict[str, Any], spreads: bool) -> Table:
     metrics = results["metrics"]
     shown = [name for name in (COLUMNS if spreads else NARROW) if name in metrics]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column("method", no_wrap=True)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
@@ -113,7 +113,7 @@ def _number(cell: tables.Cell, unit: str, spreads: bool) -> str:
 
 def _word(row: tables.Row) -> tuple[str, str]:
     if row.method == "retrain":
-        return "= the reference", "bold"
+        return "= reference", "bold"
     if row.verdict is None:
         return "", ""
     key = verdicts.key_of(row.verdict["word"])
