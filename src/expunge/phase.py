@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -83,6 +83,13 @@ class Phase:
     def __post_init__(self) -> None:
         raise_if(descent_problems(vars(self)))
 
+    @classmethod
+    def of(cls, settings: object, terms: tuple[Term, ...], penalty: Penalty | None = None) -> Phase:
+        """A phase with the attributes of a recipe or method that bear the names of its fields."""
+        names = {f.name for f in fields(cls)} - {"terms", "penalty"}
+        chosen = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+        return cls(terms=terms, penalty=penalty, **chosen)
+
     def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         """A fresh optimiser over these parameters, fused where PyTorch can."""
         settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
@@ -145,7 +152,7 @@ def _batches(part: Tensor, size: int, generator: torch.Generator) -> tuple[Tenso
     return part[torch.randperm(len(part), generator=generator)].tensor_split(math.ceil(len(part) / size))
 
 
-def descent_problems(fields: Mapping[str, Any]) -> list[str]:
+def descent_problems(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with the settings of a descent, a sentence each; used by phases, recipes and methods."""
     found = []
     numbers: list[tuple[str, Callable[[Any], bool], str]] = [
@@ -156,7 +163,7 @@ def descent_problems(fields: Mapping[str, Any]) -> list[str]:
         ("weight_decay", lambda v: 0 <= v < math.inf, "0 or more"),
     ]
     for name, good, expected in numbers:
-        value = fields.get(name)
+        value = settings.get(name)
         if value is None:
             continue
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not good(value):
@@ -166,7 +173,7 @@ def descent_problems(fields: Mapping[str, Any]) -> list[str]:
         ("schedule", "schedule", SCHEDULES),
         ("mix", "mix", MIXES),
     ):
-        value = fields.get(name)
+        value = settings.get(name)
         if value is not None and (not isinstance(value, str) or value not in known):
             found.append(str(UnknownName(kind, value, known)))
     return found

@@ -104,16 +104,7 @@ class Recipe:
             model = self.blank(rows)
         task = self.task(rows)
         raise_if(task.problems(model, rows))
-        phase = Phase(
-            terms=(Term("train"),),
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-        )
+        phase = Phase.of(self, terms=(Term("train"),))
         run = self.circumstances(run)
         log = descend(model, rows, {"train": index}, task, [phase], run, checkpoint=checkpoint)
         return model.eval(), log

@@ -65,8 +65,13 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
     for key, value in given.items():
         if key not in known:
             problems.append(f"{name} has no field {key!r}.{near(key, known)} Its fields: {', '.join(sorted(known))}.")
-        elif key in ("region", "steps"):
-            values[key] = value  # the method reads these itself
+        elif key == "region":
+            values[key] = value  # the method reads it itself
+        elif key == "steps":
+            try:
+                values[key] = _steps(value)
+            except ExpungeError as error:
+                problems += getattr(error, "problems", [str(error)])
         else:
             try:
                 values[key] = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
@@ -82,6 +87,12 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
         problems.append(str(error))
     raise_if(problems)
     return made
+
+
+def _steps(given: object) -> tuple[Method, ...]:
+    if not isinstance(given, (list, tuple)):
+        raise ExpungeError(f"steps of a chain are a list of methods, e.g. [{{name: finetune}}]; got {given!r}.")
+    return tuple(step if isinstance(step, Method) else from_config(step) for step in given)
 
 
 def from_config(config: Mapping[str, Any] | str) -> Method:

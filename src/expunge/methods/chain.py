@@ -19,7 +19,7 @@ class Chain(Method):
     """Apply methods one after the other, each on what the one before returned.
 
     Args:
-        steps: the methods, two or more in practice, one at least; plain data such as `{"name": "finetune"}` is read.
+        steps: the methods, one at least. In YAML each is given like any method, `{name: finetune}`.
 
     Cost: the sum of its steps'.
     """
@@ -37,15 +37,9 @@ class Chain(Method):
     )
 
     def __post_init__(self) -> None:
-        from expunge.registry import from_config  # the registry knows all methods, this one among them
-
-        given: object = self.steps
-        if not isinstance(given, (list, tuple)):
-            raise ExpungeError(f"steps of a chain are a list of methods, e.g. [{{name: finetune}}]; got {given!r}.")
-        steps: list[Any] = [s if isinstance(s, Method) else from_config(s) for s in given]
-        if not steps:
-            raise ExpungeError("A chain needs at least one step, e.g. steps: [{name: finetune}].")
-        flat = [inner for step in steps for inner in (step.steps if isinstance(step, Chain) else (step,))]
+        if not self.steps or not all(isinstance(step, Method) for step in self.steps):
+            raise ExpungeError(f"A chain needs at least one step, each a method; got {self.steps!r}.")
+        flat = [inner for step in self.steps for inner in (step.steps if isinstance(step, Chain) else (step,))]
         object.__setattr__(self, "steps", tuple(flat))
 
     def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:

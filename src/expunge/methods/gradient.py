@@ -9,7 +9,7 @@ from torch import nn
 
 from expunge.errors import ExpungeError, raise_if
 from expunge.method import Job, Method
-from expunge.phase import Mix, Phase, Schedule, Term, descent_problems
+from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.region import Region
 from expunge.request import Request
 from expunge.task.base import Task
@@ -52,23 +52,8 @@ class GradientMethod(Method):
         """What the method descends on."""
 
     def phase(self) -> Phase:
-        """The one phase of this method."""
-        return self._phase()
-
-    def _phase(self, mix: Mix = "together", clip_norm: float | None = None, ceiling: float | None = None) -> Phase:
-        return Phase(
-            terms=self.terms(),
-            epochs=self.epochs,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            mix=mix,
-            clip_norm=clip_norm,
-            ceiling=ceiling,
-        )
+        """The one phase of this method, with those of its fields that a phase has."""
+        return Phase.of(self, terms=self.terms())
 
     def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
         """As for every method, and a region that the model does not have."""

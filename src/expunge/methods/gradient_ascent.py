@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from expunge.method import Card
 from expunge.methods.gradient import GradientMethod
-from expunge.phase import Phase, Term
+from expunge.phase import Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,3 @@ class GradientAscent(GradientMethod):
     def terms(self) -> tuple[Term, ...]:
         """Forget, upwards."""
         return (Term("forget", weight=-1.0),)
-
-    def phase(self) -> Phase:
-        """One phase that ends at the ceiling."""
-        return self._phase(clip_norm=self.clip_norm, ceiling=self.ceiling)

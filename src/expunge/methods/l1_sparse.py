@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -54,7 +54,7 @@ class L1Sparse(GradientMethod):
 
     def phase(self) -> Phase:
         """One phase under the penalty."""
-        return replace(self._phase(), penalty=self._penalty if self.gamma else None)
+        return Phase.of(self, terms=self.terms(), penalty=self._penalty if self.gamma else None)
 
     def _penalty(self, model: nn.Module, progress: float) -> Tensor:
         norms = [p.abs().sum() for p in model.parameters() if p.requires_grad]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from expunge.method import Card
 from expunge.methods.gradient import GradientMethod
-from expunge.phase import Phase, Schedule, Term
+from expunge.phase import Schedule, Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,3 @@ class NegGradPlus(GradientMethod):
         """Retain downwards, forget upwards; a term of weight 0 is left out."""
         both = (Term("retain", weight=self.alpha), Term("forget", weight=self.alpha - 1, cap=self.cap))
         return tuple(term for term in both if term.weight)
-
-    def phase(self) -> Phase:
-        """One phase, both terms in every step."""
-        return self._phase(clip_norm=self.clip_norm)

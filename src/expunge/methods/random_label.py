@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from expunge.method import Card
 from expunge.methods.gradient import GradientMethod
-from expunge.phase import Mix, Phase, Schedule, Term
+from expunge.phase import Mix, Schedule, Term
 from expunge.surrogate.base import Draw
 from expunge.surrogate.relabel import Relabel
 
@@ -48,7 +48,3 @@ class RandomLabel(GradientMethod):
     def terms(self) -> tuple[Term, ...]:
         """Forget under other labels, then retain."""
         return (Term("forget", surrogate=Relabel(draw=self.draw)), Term("retain"))
-
-    def phase(self) -> Phase:
-        """One phase, mixed as asked."""
-        return self._phase(mix=self.mix)
