@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 def likes_channels_last(model: nn.Module) -> bool:
-    """Whether the model convolves images, and does not normalise each over its space (slower in this layout)."""
+    """Whether the model convolves images, and does not normalise within each image (slower in this layout)."""
     modules = list(model.modules())
     convolves = any(isinstance(m, nn.Conv2d) for m in modules)
-    return convolves and not any(isinstance(m, nn.InstanceNorm2d) for m in modules)
+    return convolves and not any(isinstance(m, (nn.InstanceNorm2d, nn.GroupNorm)) for m in modules)
 
 
 @contextmanager
