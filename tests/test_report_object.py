@@ -282,3 +282,22 @@ def test_forgotten_rows_can_be_kept_out_of_the_results(
     assert ex.audit({"original": originals[0]}, request, **settings, examples=0).results["examples"] == []
     with pytest.raises(ex.ExpungeError, match="examples must be a whole number"):
         ex.audit({"original": originals[0]}, request, **settings, examples=-1)
+
+
+def test_what_an_original_forgot_earlier_counts_as_gone(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    once = ex.unlearn(originals[0], ex.Request(train, ids=train.ids[:5].tolist()), "gradient_ascent", epochs=1).model
+    request = ex.Request(train, classes=[3])
+    result = ex.unlearn(once, request, "finetune", epochs=1)
+    settings = {"unseen": test, "recipe": recipe, "seeds": 1, "relearn": False}
+    report = ex.audit({"original": once, "finetune": result}, request, **settings)
+    assert report.results["question"]["gone"] > 0
+    with pytest.raises(ex.ExpungeError, match="made for another request"):
+        ex.audit({"original": originals[0], "finetune": result}, ex.Request(train, classes=[4]), **settings)
+
+
+def test_audit_shows_its_parameters() -> None:
+    import inspect
+
+    assert {"models", "request", "unseen", "recipe", "seeds"} <= set(inspect.signature(ex.audit).parameters)

@@ -22,6 +22,7 @@ from expunge.experiment import Experiment, from_dict
 from expunge.experiment.folder import claim, model_path
 from expunge.method import Method
 from expunge.pool import Pool
+from expunge.recipe import describe_function
 from expunge.request import GONE
 from expunge.run import Run
 from expunge.unlearning import unlearn
@@ -72,21 +73,20 @@ def judge_given(experiment: Experiment, *, force: bool = False, command: str | N
 
 def make(experiment: Experiment, seed: int) -> dict[str, Entrant]:
     """The original, the retrained and the unlearned models of one seed; what is there already is read."""
-    request, recipe = experiment.request, experiment.recipe
+    request, recipe, run = experiment.request, experiment.recipe, Run(seed=seed, device=experiment.device)
     pool = Pool(recipe, request.rows, Store(), experiment.blank()) if recipe is not None else None
     if experiment.weights is not None:
-        original = Entrant(experiment.load(experiment.weights)[0])
+        original = Entrant(experiment.load(experiment.weights)[0].to(run.device or "cpu"))
         if seed == experiment.terms.seeds[0]:
-            io.save_weights(model_path(experiment, ORIGINAL, seed), original.model)
+            _leave(original.model, model_path(experiment, ORIGINAL, seed))
     elif pool is not None:
-        original = _trained(pool, (request.state != GONE).nonzero().flatten(), seed)
-        if not model_path(experiment, ORIGINAL, seed).is_file():  # what `expunge unlearn` can start from
-            io.save_weights(model_path(experiment, ORIGINAL, seed), original.model)
+        original = _trained(pool, (request.state != GONE).nonzero().flatten(), run)
+        _leave(original.model, model_path(experiment, ORIGINAL, seed))
     else:
         raise ExpungeError("Give weights of the original, or a recipe to train it by.")
     made = {ORIGINAL: original}
     if pool is not None:
-        made[RETRAIN] = _trained(pool, request.keep, seed)
+        made[RETRAIN] = _trained(pool, request.keep, run)
     for row, method in experiment.methods.items():
         made[row] = _unlearned(experiment, row, method, original.model, seed)
     return made
@@ -98,7 +98,7 @@ def _unlearned(experiment: Experiment, row: str, method: Method, original: nn.Mo
         "original": io.model_digest(original),
         "request": experiment.request.hash,
         "method": method.to_config(),
-        "version": method.card.version,
+        "code": [describe_function(type(m)) for m in (method, *getattr(method, "steps", ()))],
         "recipe": recipe.describe() if recipe is not None else None,
         "seed": seed,
     }
@@ -114,8 +114,21 @@ def _unlearned(experiment: Experiment, row: str, method: Method, original: nn.Mo
     return Entrant(result.model, Cost(result.seconds, result.log.examples), "unlearned", method.to_config())
 
 
-def _trained(pool: Pool, index: Tensor, seed: int) -> Entrant:
-    trained = pool.train(index, Run(seed=seed))
+def _leave(model: nn.Module, path: Path) -> None:
+    """Leave an original where `expunge unlearn` can start from it, unless this very one or somebody's file is there."""
+    digest = io.model_digest(model)
+    if path.is_file():
+        try:
+            there = io.read_tensors(path)[1].get("digest", digest)
+        except ExpungeError:
+            return
+        if there == digest:
+            return
+    io.save_weights(path, model, {"digest": digest})
+
+
+def _trained(pool: Pool, index: Tensor, run: Run) -> Entrant:
+    trained = pool.train(index, run)
     cost = Cost(trained.seconds, trained.examples or None, trained.cached)
     return Entrant(trained.model, cost, "trained", pool.recipe.describe())
 
@@ -173,6 +186,7 @@ def _judged(experiment: Experiment, entrants: Mapping[str, Sequence[Entrant]], c
         attacks=experiment.terms.attacks,
         relearn=experiment.terms.relearning or False,
         examples=experiment.terms.examples,
+        device=experiment.device,
         command=command,
     )
     report.save(experiment.out, force=True)

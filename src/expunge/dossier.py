@@ -8,7 +8,7 @@ import io as text_io
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from expunge.audit.subject import Cost
 from expunge.data.adapt import as_rows
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
-from expunge.method import Result
+from expunge.method import Result, history
 from expunge.pool import Pool
 from expunge.recipe import Recipe, TrainedBy, as_recipe
 from expunge.report import draw, summary
@@ -93,6 +93,7 @@ def audit(
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
     examples: int = 8,
+    device: str | None = None,
     cache: str | Path | bool = True,
     command: str | None = None,
 ) -> Report:
@@ -110,6 +111,8 @@ def audit(
         relearn: measure relearn time; `True` (default), `False`, or settings such as `{"max_epochs": 20}`.
         examples: so many of the forgotten rows are shown in the report, with id and content; 0 keeps them out.
             Default 8.
+        device: where models are trained, such as `"cuda"`. Default: where the first of the given models is, or the CPU.
+            Models that are given are judged where they are.
         cache: keep trained models between runs: `True` (default: `$EXPUNGE_CACHE` or the user's cache folder),
             `False`, or a folder.
         command: the command that led here, for the record.
@@ -123,9 +126,13 @@ def audit(
         raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
     if not isinstance(models, Mapping):
         raise ExpungeError(f"Models are given by name, e.g. {{'original': model}}; got {type(models).__name__}.")
-    terms = make_terms(seeds, attacks, relearn, examples)
+    terms = replace(make_terms(seeds, attacks, relearn, examples), device=device)
     unseen_rows = _unseen(unseen, request.rows)
-    entrants = {str(name): [_entrant(name, m) for m in _listed(some)] for name, some in models.items()}
+    given = {str(name): _listed(some) for name, some in models.items()}
+    entrants = {name: [_entrant(name, m) for m in some] for name, some in given.items()}
+    for entrant in entrants.get(ORIGINAL, []):
+        request = request.after(history(entrant.model, request))
+    raise_if(_other_requests(given, request))
     known = as_recipe(recipe) if recipe is not None else None
     if not entrants and known is None:
         raise ExpungeError("There is nothing to audit: give models, or a recipe.")
@@ -207,6 +214,15 @@ def versions() -> dict[str, str]:
 
 def _listed(some: Any) -> list[Any]:
     return list(some) if isinstance(some, (list, tuple)) else [some]
+
+
+def _other_requests(given: Mapping[str, Sequence[Any]], request: Request) -> list[str]:
+    return [
+        f"{name} was made for another request: {m.request.text} Audit it with result.request."
+        for name, some in given.items()
+        for m in some
+        if isinstance(m, Result) and m.request.hash != request.hash
+    ]
 
 
 def _entrant(name: str, given: Any) -> Entrant:

@@ -34,6 +34,7 @@ class Card:
         cost: what it costs, in passes over which data.
         paper: where it comes from.
         version: rises when the same settings give other numbers.
+        removes: whether rows count as gone afterwards; not when nothing is done.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Card:
     cost: str
     paper: str
     version: int = 1
+    removes: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,18 @@ class Result:
 
 
 def history(model: nn.Module, request: Request) -> list[Any]:
-    """The ids of this request's data that earlier requests removed from this model."""
+    """The ids of this request's data that earlier requests removed from this model.
+
+    Raises:
+        ExpungeError: the model has forgotten rows, but of data that is not this data, and the request names none.
+    """
     gone: Mapping[str, list[Any]] = getattr(model, "_expunge_gone", {})
+    if gone and request.rows.hash not in gone and not len(request.gone):
+        raise ExpungeError(
+            "This model has forgotten rows of other data, or of this data loaded otherwise, so they cannot be found "
+            "here and would be trained back in. Give the rows that the earlier request was made on, or name what is "
+            "gone: Request(..., gone=ids)."
+        )
     return list(gone.get(request.rows.hash, []))
 
 
@@ -172,7 +184,8 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
     for name, module in out.named_modules():
         module.training = modes.get(name, model.training)
     out.zero_grad(set_to_none=True)
-    _remember(out, model, job.request)
+    if method.card.removes:
+        _remember(out, model, job.request)
     return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out))
 
 

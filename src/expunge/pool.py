@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from expunge.artifact import Store, TrainingCheckpoint
@@ -50,21 +51,22 @@ class Pool:
         self.recipe, self.rows, self.store, self.like = recipe, rows, store, like
         self.memory: dict[tuple[str, int], Trained] = {}
 
-    def key(self, index: Tensor, seed: int) -> dict[str, Any]:
+    def key(self, index: Tensor, run: Run) -> dict[str, Any]:
         """Everything that the model trained on these positions depends on."""
         part = hashlib.blake2b(index.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
-        return {"data": self.rows.hash, "part": part, "recipe": self.recipe.describe(), "seed": seed}
+        where = {"device": torch.device(run.device or "cpu").type, "precision": run.precision}
+        return {"data": self.rows.hash, "part": part, "recipe": self.recipe.describe(), "seed": run.seed, **where}
 
     def train(self, index: Tensor, run: Run) -> Trained:
         """The model trained on the rows at these positions with the run's seed."""
         index = index.sort().values
-        key = self.key(index, run.seed)
+        key = self.key(index, run)
         short = (key["part"], run.seed)
         if short not in self.memory:
-            self.memory[short] = self._kept(key) or self._made(key, index, run)
+            self.memory[short] = self._kept(key, run) or self._made(key, index, run)
         return self.memory[short]
 
-    def _kept(self, key: dict[str, Any]) -> Trained | None:
+    def _kept(self, key: dict[str, Any], run: Run) -> Trained | None:
         with Run().isolated():
             skeleton = self.recipe.blank(self.rows) if self.like is None else copy.deepcopy(self.like)
         if skeleton is not None:
@@ -74,7 +76,8 @@ class Pool:
             return None
         tensors, about = entry
         fit_weights(skeleton, tensors, "the cached model")
-        return Trained(skeleton.eval(), float(about["seconds"]), int(about["examples"]), cached=True)
+        skeleton.eval().to(run.device or "cpu")
+        return Trained(skeleton, float(about["seconds"]), int(about["examples"]), cached=True)
 
     def _made(self, key: dict[str, Any], index: Tensor, run: Run) -> Trained:
         if self.store is None:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -114,8 +114,9 @@ class Recipe:
         return Classification(classes=rows.num_classes, label_smoothing=self.label_smoothing)
 
     def circumstances(self, run: Run) -> Run:
-        """The run with this recipe's augmentation and precision."""
-        return Run(**{**vars(run), "augment": self.augment, "precision": self.precision})
+        """The run with this recipe's augmentation and precision, where it says nothing of its own."""
+        precision = self.precision if run.precision == "auto" else run.precision
+        return replace(run, augment=run.augment or self.augment, precision=precision)
 
     def blank(self, rows: Rows) -> nn.Module:
         """An untrained model that fits the rows; draws from the global random state."""
@@ -196,10 +197,20 @@ def as_recipe(recipe: Any) -> TrainedBy:
 
 
 def describe_function(function: Callable[..., Any]) -> str:
-    """A function's name with a digest of its source; what has no source is told by its representation."""
+    """A function's name with a digest of its source, its defaults and the plain values that it captured.
+
+    What has no source is told by its representation. Functions that it calls and objects that it captured are not
+    looked into.
+    """
+    inner = inspect.unwrap(function)
     try:
-        source = inspect.getsource(function).encode()
+        source = inspect.getsource(inner)
     except (OSError, TypeError):
-        source = repr(function).encode()
+        source = repr(function)
+    cells = getattr(inner, "__closure__", None) or ()
+    captured = [
+        c.cell_contents for c in cells if isinstance(c.cell_contents, (int, float, str, bytes, tuple, type(None)))
+    ]
+    known = repr((source, getattr(inner, "__defaults__", None), getattr(inner, "__kwdefaults__", None), captured))
     name = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
-    return f"{name}#{hashlib.blake2b(source, digest_size=8).hexdigest()}"
+    return f"{name}#{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"

@@ -24,7 +24,7 @@ class Run:
         seed: every random draw derives from it. Default 0.
         device: where to compute. Default: where the model is.
         precision: `"float32"`, `"bfloat16"` (autocast), or `"auto"` (default): bfloat16 on a GPU that has it.
-        augment: how retain data is augmented while training, as in `expunge.data.augment`. Default: not at all.
+        augment: how rows are augmented while training, as in `expunge.data.augment`. Default: not at all.
         progress: show a progress bar when standard error is a terminal. Default yes.
         accelerator: an `accelerate.Accelerator`, for several processes. Default: one process, no accelerate.
     """

@@ -71,7 +71,7 @@ def unlearn(
     others = ", ".join(suitable(request.scope, task.family, known is not None))
     check(model, request, method, task, known is not None, f"Methods for this request: {others}.")
     run = run or Run()
-    run = run if seed is None else replace(run, seed=seed)
+    run = replace(run, seed=run.seed if seed is None else seed, device=run.device_of(model))
     if isinstance(known, Recipe):
         run = known.circumstances(run)
     pool = Pool(known, request.rows, Store(), like=model) if known is not None else None

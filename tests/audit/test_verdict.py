@@ -108,19 +108,21 @@ def test_spread_is_the_shrunk_standard_deviation_by_hand() -> None:
     table = np.array([[0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 1.0]])
     between = np.var([0.5, 0.5, 0.75], ddof=1)
     alone = (1 / 3 + 0 + 1 / 3 + 1 / 3) / 16
-    assert spread(table) == pytest.approx(np.sqrt((2 * between + PRIOR * alone) / (2 + PRIOR)))
+    assert spread(table) == pytest.approx(np.sqrt(max(between, (2 * between + PRIOR * alone) / (2 + PRIOR))))
+    together = np.array([[0.0, 0.0], [1.0, 1.0], [0.5, 0.5]])  # examples vary together: nothing is taken off
+    assert spread(together) == pytest.approx(0.5)
     assert spread(table[:1]) == 0.0
 
 
 def test_difference_shares_its_level_among_the_tests() -> None:
     from scipy.stats import t
 
-    one = difference(np.array([3.0]), np.array([1.0, 2.0, 3.0]), 0.5, 3, 0.0, tests=1)
-    many = difference(np.array([3.0]), np.array([1.0, 2.0, 3.0]), 0.5, 3, 0.0, tests=5)
+    one = difference(1.0, 0.5, models=1, runs=3, tolerance=0.0, tests=1)
+    many = difference(1.0, 0.5, models=1, runs=3, tolerance=0.0, tests=5)
     assert one.value == 1.0
     assert one.half == pytest.approx(t.ppf(0.975, 2 + PRIOR) * 0.5 * np.sqrt(1 + 1 / 3))
     assert many.half == pytest.approx(t.ppf(0.995, 2 + PRIOR) * 0.5 * np.sqrt(1 + 1 / 3))
-    assert difference(np.array([3.0]), np.array([2.9]), 0.0, 3, 0.5, tests=1).visible == 0.5
+    assert difference(0.1, 0.0, models=1, runs=3, tolerance=0.5, tests=1).visible == 0.5
 
 
 def test_a_model_that_relearns_in_half_the_time_is_not_within() -> None:
@@ -130,3 +132,22 @@ def test_a_model_that_relearns_in_half_the_time_is_not_within() -> None:
     assert residue(within, [], [4.0]) is within
     done = Verdict("m", NO_EFFECT, "…")
     assert residue(done, [0.1], [4.0]) is done
+
+
+def test_models_made_from_one_original_count_as_one() -> None:
+    retrained = [told(s, forget=0.9 + 0.005 * s) for s in range(3)]
+    made = [told(20 + s, forget=0.905) for s in range(3)]
+    one = Judge(retrained, [told(10, forget=1.0)]).verdict("m", made)
+    three = Judge(retrained, [told(10 + s, forget=1.0) for s in range(3)]).verdict("m", made)
+    assert (one.high - one.low) / (three.high - three.low) == pytest.approx(np.sqrt((1 + 1 / 3) / (2 / 3)))
+
+
+def test_what_retraining_does_better_than_the_original_is_no_damage() -> None:
+    """Without a class that was confused with others, a retrained model is better on the rest."""
+    retrained = [told(s, forget=0.5, retain=0.99, unseen=0.99) for s in range(3)]
+    original = told(10, forget=1.0, retain=0.85, unseen=0.85)
+    judge = Judge(retrained, [original])
+    assert judge.verdict("original", [original]).word == NO_EFFECT
+    forgot = told(20, forget=0.5, retain=0.85, unseen=0.85)
+    assert judge.verdict("m", [forgot]).word != WITHIN
+    assert judge.verdict("m", [told(21, forget=0.5, retain=0.6, unseen=0.85)]).word == DAMAGED

@@ -22,7 +22,7 @@ def test_the_same_command_again_reuses_every_model_and_gives_the_same_numbers(
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").iterdir()}
     outcome = expunge("run", small)
     assert outcome.code == 0, outcome.err
-    assert len(before) == 4
+    assert len(before) == 6
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "models").iterdir()}
     assert numbers(tmp_path / "out") == numbers(finished)
 
@@ -59,7 +59,8 @@ def test_interrupted_and_gone_on_with(expunge: Shell, tmp_path: Path, finished: 
     assert process.returncode == 1
     assert "the same command goes on" in said
     assert "Traceback" not in said
-    assert [p.name for p in (tmp_path / "out" / "models").iterdir()] == ["finetune-seed0.safetensors"]
+    left = sorted(p.name for p in (tmp_path / "out" / "models").iterdir())
+    assert left == ["finetune-seed0.safetensors", "original-seed0.safetensors"]
     assert not (tmp_path / "out" / "results.json").exists()
 
     kept = done.stat().st_mtime_ns

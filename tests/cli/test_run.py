@@ -108,7 +108,7 @@ def test_the_models_load_and_answer_as_the_results_say(finished: Path, train: ex
     hashes = read_json(finished / "manifest.json")["models"]
     threes = (train.y == 3).nonzero().flatten()
     files = sorted((finished / "models").glob("*.safetensors"))
-    assert [f.stem for f in files] == [f"{m}-seed{s}" for m in ("finetune", "random_label") for s in "01"]
+    assert [f.stem for f in files] == [f"{m}-seed{s}" for m in ("finetune", "original", "random_label") for s in "01"]
     for file in files:
         method, _, seed = file.stem.rpartition("-seed")
         model = ex.models.build("mlp", channels=1, size=8, classes=10, hidden=[32]).eval()
@@ -223,7 +223,7 @@ def test_another_experiment_in_the_folder_is_refused_unless_forced(
     assert before == {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
 
     assert expunge("run", small, *change, "--force").code == 0
-    left = {p.name for p in (tmp_path / "out" / "models").iterdir()}
+    left = {p.name for p in (tmp_path / "out" / "models").iterdir() if not p.name.startswith("original-")}
     assert left == {"brief-seed0.safetensors", "brief-seed1.safetensors", "theirs.safetensors"}
 
 

@@ -224,3 +224,16 @@ def test_a_recipe_is_one_phase_of_the_loop(train):
     phase = Phase(terms=(Term("train"),), epochs=2, lr=0.01, batch_size=128, optimizer="adam", schedule="one_cycle")
     descend(model, train, {"train": torch.arange(len(train))}, r.task(train), [phase], Run())
     assert bits(r(train)) == bits(model)
+
+
+def test_a_description_follows_captured_values_and_defaults():
+    from expunge.recipe import describe_function
+
+    def maker(lr):
+        def train(dataset, ids, seed, extra=lr):
+            return (lr, extra)
+
+        return train
+
+    assert describe_function(maker(0.1)) == describe_function(maker(0.1))
+    assert describe_function(maker(0.1)) != describe_function(maker(0.9))

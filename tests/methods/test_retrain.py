@@ -21,7 +21,7 @@ def test_it_is_the_recipe_on_the_rows_that_are_kept(train, mlp, mlp_recipe, thre
 
 def test_gone_rows_do_not_come_back(train, mlp, mlp_recipe):
     spied = Recording.of(train)
-    once = ex.unlearn(mlp, ex.Request(spied, classes=[3]), "original").model
+    once = ex.unlearn(mlp, ex.Request(spied, classes=[3]), "gradient_ascent", epochs=1).model
     spied.seen.clear()
     ex.unlearn(once, ex.Request(spied, classes=[4]), "retrain", recipe=mlp_recipe)
     rows = [i for i in spied.seen if i > 1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from expunge.audit.attacks.scores import FEATURES
@@ -30,12 +31,14 @@ class Terms:
         attacks: names of attack features. Default: all.
         relearning: how relearning is measured; none to leave it out.
         examples: so many of the forgotten rows are shown in the results; 0 keeps them out. Default 8.
+        device: where models are trained. Default: where the first of those handed in is, or the CPU.
     """
 
     seeds: tuple[int, ...]
     attacks: tuple[str, ...] = ATTACKS
     relearning: Relearn | None = None
     examples: int = 8
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.examples, int) or self.examples < 0:
@@ -119,12 +122,11 @@ def line_up(
             if name == ORIGINAL and there_are:
                 continue  # one original may stand for all seeds
             missing = [seed for seed in seeds if seed not in {s.seed for s in there_are}]
-            given[name] = there_are + [_trained(name, pool, index, seed, task, ground) for seed in missing]
+            runs = [Run(seed=seed, device=_device(entrants, terms)) for seed in missing]
+            given[name] = there_are + [_trained(name, pool, index, run, task, ground) for run in runs]
     if len(given.get(RETRAIN, [])) > 1:
         ring = given[RETRAIN]
-        given[AGAIN] = [
-            replace(other, method=AGAIN, seed=s.seed, memo={}) for s, other in zip(ring, [*ring[1:], ring[0]])
-        ]
+        given[AGAIN] = [replace(other, method=AGAIN, seed=s.seed) for s, other in zip(ring, [*ring[1:], ring[0]])]
     first = [name for name in (ORIGINAL, RETRAIN, AGAIN) if name in given]
     return Lineup([s for name in [*first, *(n for n in given if n not in first)] for s in given[name]])
 
@@ -144,7 +146,12 @@ def _check(entrants: Entrants, request: Request, task: Task, terms: Terms) -> No
     raise_if(problems)
 
 
-def _trained(name: str, pool: Pool, index: Tensor, seed: int, task: Task, ground: Ground) -> Subject:
-    trained = pool.train(index, Run(seed=seed))
+def _device(entrants: Entrants, terms: Terms) -> torch.device | str | None:
+    first = next((e.model for some in entrants.values() for e in some), None)
+    return terms.device if terms.device or first is None else Run().device_of(first)
+
+
+def _trained(name: str, pool: Pool, index: Tensor, run: Run, task: Task, ground: Ground) -> Subject:
+    trained = pool.train(index, run)
     cost = Cost(trained.seconds, trained.examples or None, trained.cached)
-    return Subject(name, seed, trained.model, task, ground, cost, "trained", pool.recipe.describe())
+    return Subject(name, run.seed, trained.model, task, ground, cost, "trained", pool.recipe.describe())

@@ -46,8 +46,9 @@ class Difference:
 def spread(contributions_SN: Array) -> float:
     """The standard deviation of the mean contribution between retrainings.
 
-    The variance between the S means (S - 1 degrees of freedom) is shrunk towards the one that would come about if
-    examples varied independently of each other, which counts as `PRIOR` degrees of freedom. One run alone has none: 0.
+    The variance between the S means (S - 1 degrees of freedom) is raised towards the one that would come about if
+    examples varied independently of each other, which counts as `PRIOR` degrees of freedom; it is never lowered, as
+    examples also vary together. One run alone has none: 0.
 
     Args:
         contributions_SN: (S, N).
@@ -59,23 +60,23 @@ def spread(contributions_SN: Array) -> float:
         return 0.0
     between = float(contributions_SN.mean(1).var(ddof=1))
     alone = float(contributions_SN.var(axis=0, ddof=1).sum()) / n**2
-    return math.sqrt(((runs - 1) * between + PRIOR * alone) / (runs - 1 + PRIOR))
+    return math.sqrt(max(between, ((runs - 1) * between + PRIOR * alone) / (runs - 1 + PRIOR)))
 
 
 def difference(
-    method: Array, reference: Array, sd: float, runs: int, tolerance: float, tests: int, level: float = 0.95
+    value: float, sd: float, models: int, runs: int, tolerance: float, tests: int, level: float = 0.95
 ) -> Difference:
-    """The difference of two means, held against the spread between retrainings.
+    """A difference of two means, held against the spread between retrainings.
 
     Args:
-        method: (M,), the metric for each model of the method.
-        reference: (S,), for each retraining, or each original.
+        value: the mean of a method's models minus that of the retrainings, or of the originals.
         sd: the standard deviation between retrainings, see `spread`.
-        runs: how many runs `sd` comes from.
+        models: how many independent models the method's mean comes from.
+        runs: how many retrainings there are.
         tolerance: differences below this have no practical meaning.
         tests: how many metrics are looked at; the level is shared among them (Bonferroni).
         level: of all tests together. Default .95.
     """
     quantile = float(student.ppf(1 - (1 - level) / (2 * tests), runs - 1 + PRIOR))
-    half = quantile * sd * math.sqrt(1 / len(method) + 1 / len(reference))
-    return Difference(float(method.mean() - reference.mean()), half, max(half, tolerance))
+    half = quantile * sd * math.sqrt(1 / models + 1 / runs)
+    return Difference(value, half, max(half, tolerance))

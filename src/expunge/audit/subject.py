@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -113,7 +112,8 @@ class Subject:
         cost: what it took to make.
         source: `"trained"`, `"unlearned"` or `"given"`.
         settings: hyper-parameters, for the record.
-        memo: what was computed from its scores already.
+        scores: what the model answered, by part; the same model under another name shares them.
+        memo: what was computed from the scores already.
     """
 
     method: str
@@ -124,33 +124,38 @@ class Subject:
     cost: Cost = field(default_factory=Cost)
     source: str = "given"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict, repr=False)
     memo: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
-    @cached_property
+    @property
     def forget(self) -> Tensor:
         """Scores on the forget rows, (N, C)."""
-        return self._outputs(self.ground.forget)
+        return self._scores("forget", self.ground.forget)
 
-    @cached_property
+    @property
     def retain(self) -> Tensor:
         """Scores on the retain rows, (N, C)."""
-        return self._outputs(self.ground.retain)
+        return self._scores("retain", self.ground.retain)
 
-    @cached_property
+    @property
     def unseen(self) -> Tensor:
         """Scores on unseen rows of kept classes, (N, C)."""
-        return self._outputs(self.ground.unseen)
+        return self._scores("unseen", self.ground.unseen)
 
-    @cached_property
+    @property
     def alike(self) -> Tensor:
         """Scores on unseen rows like the forgotten ones, (N, C)."""
-        return self.unseen if self.ground.alike is self.ground.unseen else self._outputs(self.ground.alike)
+        return self.unseen if self.ground.alike is self.ground.unseen else self._scores("alike", self.ground.alike)
 
-    def _outputs(self, rows: Rows) -> Tensor:
-        scores = outputs(self.model, self.task, rows)
-        if not torch.isfinite(scores).all():
-            raise ExpungeError(f"{self.method} (seed {self.seed}) answers NaN or infinity; its weights are damaged.")
-        return scores
+    def _scores(self, part: str, rows: Rows) -> Tensor:
+        if part not in self.scores:
+            scores = outputs(self.model, self.task, rows)
+            if not torch.isfinite(scores).all():
+                raise ExpungeError(
+                    f"{self.method} (seed {self.seed}) answers NaN or infinity; its weights are damaged."
+                )
+            self.scores[part] = scores
+        return self.scores[part]
 
     def right(self, part: str) -> NDArray[np.float64]:
         """For each row of `forget`, `retain`, `unseen` or `alike`: 1 where the answer is right, otherwise 0; (N,)."""

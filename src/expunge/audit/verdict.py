@@ -108,11 +108,10 @@ class Judge:
         classes = retrained[0].ground.forgotten is not None
         self.retrained, self.original = retrained, original
         self.yardsticks = [y for y in YARDSTICKS if classes or y.metric != "tfa"]
-        self.spreads, self.runs, self.references, self.tolerances = {}, {}, {}, {}
+        self.spreads, self.references, self.tolerances = {}, {}, {}
         for y in self.yardsticks:
             table_SN = self._reference_table(y)
             self.spreads[y.metric], self.references[y.metric] = spread(table_SN), table_SN.mean(1)
-            self.runs[y.metric] = len(table_SN)
             self.tolerances[y.metric] = _tolerance(y, retrained[0], table_SN)
 
     def _reference_table(self, y: Yardstick) -> Array:
@@ -127,14 +126,16 @@ class Judge:
 
     def against(self, y: Yardstick, subjects: Sequence[Subject], reference: Array) -> Difference:
         """How far these models are from a reference, held against the spread between retrainings."""
-        values, runs = self._values(y, subjects), self.runs[y.metric]
-        spread_of, tolerance = self.spreads[y.metric], self.tolerances[y.metric]
-        return difference(values, reference, spread_of, runs, tolerance, len(self.yardsticks))
+        # models made from one original share what is peculiar to it, and count as one
+        models, runs = min(len(subjects), len(self.original)), len(self.retrained)
+        gap = float(self._values(y, subjects).mean() - reference.mean())
+        sd, tolerance = self.spreads[y.metric], self.tolerances[y.metric]
+        return difference(gap, sd, models, runs, tolerance, len(self.yardsticks))
 
     def verdict(self, method: str, subjects: Sequence[Subject]) -> Verdict:
         """The verdict on the models of one method."""
         found = {y: self.against(y, subjects, self.references[y.metric]) for y in self.yardsticks}
-        lost = {y: d for y, d in found.items() if y.kind == "keep" and d.value < -d.visible}
+        lost = {y: d for y, d in found.items() if y.kind == "keep" and d.value < -d.visible and self._fell(y, subjects)}
         if lost:
             return self._say(method, DAMAGED, _worst(lost), lost)
         start = {y: self.against(y, self.original, self.references[y.metric]) for y in self.yardsticks}
@@ -149,7 +150,15 @@ class Judge:
                 return self._say(method, OVERDONE, worst, apart)
             word = PARTLY if self._moved(subjects, [y for y in telling if y.kind == worst.kind], start) else NO_EFFECT
             return self._say(method, word, worst, apart)
+        behind = {y: d for y, d in found.items() if y.kind == "keep" and d.value < -d.visible}
+        if behind:
+            return self._say(method, PARTLY, _worst(behind), behind)
         return self._say(method, WITHIN, _worst(found), found, blind=not telling)
+
+    def _fell(self, y: Yardstick, subjects: Sequence[Subject]) -> bool:
+        """Whether these models are below the original as well: without a class, others can be easier for retraining."""
+        fall = self.against(y, subjects, self._values(y, self.original))
+        return fall.seen and fall.value < 0
 
     def _moved(
         self, subjects: Sequence[Subject], telling: Sequence[Yardstick], start: Mapping[Yardstick, Difference]
@@ -175,14 +184,14 @@ class Judge:
         reference = "between two retrainings" if y.kind == "answers" else "after retraining"
         facts = (
             f"{title} is {_number(retrain + d.value, unit)}, {reference} {_number(retrain, unit)} "
-            f"(difference {_signed(d.value, unit)} ± {_plain(d.half, unit)}{points}; "
+            f"(difference {_signed(d.value, unit)}{f' ± {_plain(d.half, unit)}' if d.half else ''}{points}; "
             f"the smallest this audit could have seen is {_plain(d.visible, unit)}{points})."
         )
         if word == WITHIN and blind:
             facts += (
                 " The original is within it too: on this request the audit cannot tell forgetting from doing nothing."
             )
-        opening = _OTHERWISE if word == PARTLY and y.kind == "answers" else _OPENINGS[word]
+        opening = _PARTLY[y.kind] if word == PARTLY else _OPENINGS[word]
         return Verdict(
             method, word, f"{opening} {facts}", y.metric, d.value, d.value - d.half, d.value + d.half, d.visible
         )
@@ -190,12 +199,15 @@ class Judge:
 
 _OPENINGS = {
     NO_EFFECT: "The forgotten rows are treated as before.",
-    PARTLY: "Part of what was learnt from the forgotten rows is left.",
     WITHIN: "No number differs from retraining by more than another retraining would.",
     OVERDONE: "The forgotten rows stand out the other way: a model that never saw them would treat them better.",
     DAMAGED: "The model lost what it was to keep.",
 }
-_OTHERWISE = "The forgotten rows are recognised as after retraining, but answered differently than retrained models do."
+_PARTLY = {
+    "forget": "Part of what was learnt from the forgotten rows is left.",
+    "answers": "The forgotten rows are recognised as after retraining, but not answered as retrained models do.",
+    "keep": "The forgotten rows are as after retraining, but what is kept is still as with the original.",
+}
 
 
 def residue(verdict: Verdict, relearned: Sequence[float], by_retrained: Sequence[float]) -> Verdict:

@@ -131,7 +131,9 @@ def _from_dataset(data: Any, ids: Any, classes: Sequence[str] | None, name: str,
     if first[0][0].dtype == torch.uint8:
         spread = _spread(n, SCALE_ROWS)
         scale = Scale.of(torch.stack([lazy[i][0] for i in spread]))
-    return Rows(lazy, y_N, ids=ids, classes=_classes(data, classes, y_N), name=name, scale=scale)
+    rows = Rows(lazy, y_N, ids=ids, classes=_classes(data, classes, y_N), name=name, scale=scale)
+    rows.random = not steady
+    return rows
 
 
 def _spread(n: int, most: int) -> list[int]:

@@ -95,6 +95,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         if scale is None and isinstance(self.source, Tensor) and self.source.dtype == torch.uint8:
             scale = Scale.of(self.source)
         self.scale = scale
+        self.random = False  # whether a row is another one each time it is read, as with augmentation inside
 
     def _problems(self, top: int) -> list[str]:
         found = []
@@ -177,6 +178,8 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
             ExpungeError: an id that no row has (the first few are named).
         """
         ids = list(ids)
+        if any(isinstance(i, (bool, np.bool_)) for i in ids):
+            raise ExpungeError("These are true and false, not ids; for a mask over the rows give rows.ids[mask].")
         where = self._position_of
         missing = [i for i in ids if _plain(i) not in where]
         if missing:
@@ -199,7 +202,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         other.source, other.y, other.ids = source, self.y[index], self.ids[index.numpy()]
         other.classes, other.name, other.scale = self.classes, name or self.name, self.scale
         other.texts = None if self.texts is None else tuple(self.texts[i] for i in index.tolist())
-        other.vocabulary = self.vocabulary
+        other.vocabulary, other.random = self.vocabulary, self.random
         return other
 
     def on(self, device: torch.device) -> Rows:
@@ -214,13 +217,14 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def hash(self) -> str:
         """A blake2b digest of inputs, labels, ids and scale: two datasets with one hash train the same models.
 
-        A dataset that is read item by item contributes its labels, ids and sixteen rows spread over it.
+        A dataset that is read item by item contributes its labels, ids and sixteen rows spread over it; one whose
+        rows are augmented at random only labels and ids.
         """
         digest = hashlib.blake2b(digest_size=16)
         if isinstance(self.source, Tensor):
             digest.update(str((self.source.dtype, tuple(self.source.shape))).encode())
             digest.update(np.ascontiguousarray(self.source.cpu().numpy()).data)
-        else:
+        elif not self.random:
             spread = torch.linspace(0, len(self) - 1, min(16, len(self)), dtype=torch.float64).long()
             digest.update(self.x(spread).numpy().tobytes())
         digest.update(self.y.cpu().numpy().tobytes())

@@ -34,6 +34,7 @@ SETTINGS = {
     "models": "{original: original.safetensors, mine: mine.safetensors}",
     "audit": "{seeds: 3}",
     "import": "[my_project.methods]",
+    "device": "cuda",
     "out": "runs/mnist-3",
 }
 
@@ -68,6 +69,11 @@ class Experiment:
     def weights(self) -> Path | None:
         """The weights of the original, where the file names some."""
         return _weights(self.config)
+
+    @property
+    def device(self) -> str | None:
+        """Where to compute; none for the CPU."""
+        return self.config.get("device")
 
     def blank(self) -> nn.Module | None:
         """An untrained model as the file describes it; none where only the user's own recipe knows the model."""
@@ -131,6 +137,8 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     methods: dict[str, Method] = {}
     with collecting(problems, "import"):
         parts.import_modules(config.get("import", []))
+    with collecting(problems, "device"):
+        parts.check_device(config.get("device", "cpu"))
     with collecting(problems, "data"):
         rows = parts.load_data(_section(config, "data", needed=True))
     if rows is not None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from expunge import data, models
@@ -101,6 +102,14 @@ def name_methods(configs: Any) -> dict[str, Method]:
             named[_free(str(row or method), named)] = method
     raise_if(problems)
     return named
+
+
+def check_device(name: Any) -> None:
+    """Refuse a device that is not there: `cpu`, `cuda` or `cuda:1`."""
+    try:
+        torch.empty(1, device=str(name))
+    except (RuntimeError, AssertionError) as error:
+        raise ExpungeError(f"{name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def import_modules(names: Any) -> None:

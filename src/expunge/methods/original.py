@@ -25,6 +25,7 @@ class Original(Method):
         needs=frozenset(),
         cost="nothing",
         paper="–",
+        removes=False,
     )
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
