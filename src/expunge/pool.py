@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from expunge.artifact import Store, TrainingCheckpoint
 from expunge.data.rows import Rows
+from expunge.errors import ExpungeError
 from expunge.io import fit_weights
 from expunge.recipe import TrainedBy
 from expunge.run import Run
@@ -75,7 +76,10 @@ class Pool:
         if entry is None or skeleton is None:
             return None
         tensors, about = entry
-        fit_weights(skeleton, tensors, "the cached model")
+        try:
+            fit_weights(skeleton, tensors, "the cached model")
+        except ExpungeError:  # the architecture has changed since
+            return None
         skeleton.eval().to(run.device or "cpu")
         return Trained(skeleton, float(about["seconds"]), int(about["examples"]), cached=True)
 

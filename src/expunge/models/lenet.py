@@ -26,11 +26,11 @@ class LeNet(nn.Module):
         side = ((size + 2 * padding - 4) // 2 - 4) // 2
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, 5, padding=padding),
+            nn.MaxPool2d(2),  # before the ReLU: the same values from a quarter of the work
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Flatten(),
             nn.Linear(16 * side * side, 120),
             nn.ReLU(),
