@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -276,4 +277,4 @@ def test_a_method_that_diverges_is_named(expunge: Shell, small: Path, tmp_path: 
     said = expunge.refuses("run", small, "--set", "methods=[{name: finetune, row: wild, lr: 1e30}]")
     assert "wild, seed 0" in said
     said = expunge.refuses("run", small, "--set", "methods=[{name: finetune, row: wild, lr: 1e30}]", "--jobs", "2")
-    assert "wild, seed 0" in said
+    assert re.search(r"wild, seed [01]", said)  # whichever process was first
