@@ -170,3 +170,10 @@ def test_what_cannot_be_imported_is_said(wrong):
     config = {"data": {"name": "digits"}, "request": {"classes": [3]}, "model": {"name": "mlp"}, "recipe": {}}
     with pytest.raises(ExpungeError, match="import: "):
         from_dict({**config, "import": wrong})
+
+
+def test_a_device_that_is_not_there_is_refused():
+    config = {"data": {"name": "digits"}, "request": {"classes": [3]}, "model": {"name": "mlp"}, "recipe": {}}
+    assert from_dict({**config, "device": "cpu"}).device == "cpu"
+    with pytest.raises(ExpungeError, match="device: nowhere cannot be used"):
+        from_dict({**config, "device": "nowhere"})
