@@ -1,4 +1,4 @@
-"""What it costs to audit one more model, as a share of one retraining in the same run: lenet on 30,000 rows of MNIST."""
+"""What it costs to audit one more model, as a share of one retraining in one run: lenet, 30,000 rows of MNIST."""
 
 from __future__ import annotations
 
