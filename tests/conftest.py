@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,13 @@ def net_recipe() -> ex.Recipe:
 
 
 @pytest.fixture(scope="session")
-def _trained(train: Rows, mlp_recipe: ex.Recipe, net_recipe: ex.Recipe) -> dict[str, nn.Module]:
-    return {"mlp": mlp_recipe(train), "net": net_recipe(train)}
+def _trained(
+    train: Rows, mlp_recipe: ex.Recipe, net_recipe: ex.Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, nn.Module]:
+    """The models, with ledgers of their trainings, which they remember."""
+    folder = tmp_path_factory.mktemp("ledgers")
+    recipes = {"mlp": mlp_recipe, "net": net_recipe}
+    return {n: replace(r, ledger={"keep": 1.0})(train, ledger=folder / n) for n, r in recipes.items()}
 
 
 @pytest.fixture

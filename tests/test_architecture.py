@@ -14,13 +14,15 @@ ROOT = Path(expunge.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # A room may use itself, those before it in its wing, and what the wing stands on; from the ground up.
-GROUND = ["errors", ("data", "models"), ("request", "task", "region", "io", "run", "layout")]
-GROUND += ["surrogate", "phase", "feed", "watch", "descend", "artifact", "recipe", "pool"]
+GROUND = ["errors", "largest", "partial", ("data", "models")]
+GROUND += [("request", "task", "region", "io", "run", "layout", "norms")]
+GROUND += ["explain", ("surrogate", "loss"), "batching", "phase", "feed", "watch", "memory"]
+GROUND += ["descend", "artifact", "recipe", "pool"]
 ABOVE = ["method", ("methods", "registry"), "unlearning"]
 MAIN = [*GROUND, *ABOVE]
 AUDIT = [*GROUND, "audit"]
 REPORT = ["errors", "report"]
-WHOLE = [*MAIN, "report", "audit", "dossier", "experiment", "conduct", "cli"]
+WHOLE = [*MAIN, "report", "audit", "dossier", "experiment", "retrace", "conduct", "cli"]
 
 # `expunge` and `expunge.audit` can be called and import lazily by name.
 EXEMPT = {"", "audit"}

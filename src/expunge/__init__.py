@@ -21,6 +21,7 @@ _WHERE = {
     "Classification": "expunge.task",
     "ExpungeError": "expunge.errors",
     "Job": "expunge.method",
+    "Ledger": "expunge.artifact.ledger",
     "Method": "expunge.method",
     "Phase": "expunge.phase",
     "Recipe": "expunge.recipe",
@@ -35,13 +36,14 @@ _WHERE = {
     "register": "expunge.registry",
     "unlearn": "expunge.unlearning",
 }
-_MODULES = ("audit", "data", "io", "methods", "models")
+_MODULES = ("audit", "data", "explain", "io", "methods", "models")
 
 __all__ = [
     "Card",
     "Classification",
     "ExpungeError",
     "Job",
+    "Ledger",
     "Method",
     "Phase",
     "Recipe",
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "audit",
     "data",
+    "explain",
     "io",
     "methods",
     "models",
@@ -64,7 +67,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from expunge import data, io, methods, models
+    from expunge import data, explain, io, methods, models
+    from expunge.artifact.ledger import Ledger
     from expunge.data import Rows
     from expunge.dossier import Report, audit
     from expunge.errors import ExpungeError

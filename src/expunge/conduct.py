@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from expunge import io
 from expunge.artifact import Store
+from expunge.artifact.ledger import Ledger
 from expunge.audit.lineup import ORIGINAL, RETRAIN, Entrant
 from expunge.audit.subject import Cost
 from expunge.dossier import Report, audit
@@ -21,11 +22,13 @@ from expunge.errors import ExpungeError
 from expunge.experiment import Experiment, from_dict
 from expunge.experiment.folder import claim, model_path
 from expunge.method import Method
+from expunge.methods.amnesiac import Amnesiac
 from expunge.pool import Pool
 from expunge.recipe import describe_function
 from expunge.request import GONE
+from expunge.retrace import Retrace
 from expunge.run import Run
-from expunge.unlearning import unlearn
+from expunge.unlearning import default_task, unlearn
 
 
 def conduct(experiment: Experiment, *, jobs: int = 1, force: bool = False, command: str | None = None) -> Report:
@@ -51,7 +54,11 @@ def conduct(experiment: Experiment, *, jobs: int = 1, force: bool = False, comma
         Parallel(n_jobs=jobs)(delayed(_make_apart)(experiment.config, seed, threads, sys.path) for seed in seeds)
     made = [make(experiment, seed) for seed in seeds]
     entrants = {row: [m[row] for m in made] for row in made[0]}
-    return _judged(experiment, entrants, command)
+    report = _judged(experiment, entrants, command)
+    if experiment.ledger is not None:
+        report.results["ledger"] = retraced(experiment, made[0])
+    report.save(experiment.out, force=True)
+    return report
 
 
 def judge_given(experiment: Experiment, *, force: bool = False, command: str | None = None) -> Report:
@@ -68,19 +75,40 @@ def judge_given(experiment: Experiment, *, force: bool = False, command: str | N
     files = experiment.given or _left_by_run(experiment)
     entrants = {row: [_loaded(experiment, path) for path in paths] for row, paths in files.items()}
     claim(experiment, force and bool(experiment.given))
-    return _judged(experiment, entrants, command)
+    report = _judged(experiment, entrants, command)
+    report.save(experiment.out, force=True)
+    return report
+
+
+def retraced(experiment: Experiment, made: Mapping[str, Entrant]) -> dict[str, Any]:
+    """The first seed's ledger as curves and maps, for those rows that subtract from it."""
+    request, run = experiment.request, Run(seed=experiment.terms.seeds[0], device=experiment.device)
+    if experiment.recipe is None:
+        raise ExpungeError("There is no recipe, and so no ledger of its training.")
+    pool = Pool(experiment.recipe, request.rows, Store(), experiment.blank())
+    there = (request.state != GONE).nonzero().flatten()
+    original, ledger = pool.recorded(there, run)
+    rows = {row: m.share_kept for row, m in experiment.methods.items() if isinstance(m, Amnesiac)}
+    models = {row: made[row].model for row in (ORIGINAL, *rows, RETRAIN) if row in made}
+    told = Retrace(original.model, ledger, request, experiment.unseen, default_task(request), run)
+    return told.tell(rows, models)
 
 
 def make(experiment: Experiment, seed: int) -> dict[str, Entrant]:
     """The original, the retrained and the unlearned models of one seed; what is there already is read."""
     request, recipe, run = experiment.request, experiment.recipe, Run(seed=seed, device=experiment.device)
     pool = Pool(recipe, request.rows, Store(), experiment.blank()) if recipe is not None else None
+    ledger: Ledger | None = None
     if experiment.weights is not None:
         original = Entrant(experiment.load(experiment.weights)[0].to(run.device or "cpu"))
         if seed == experiment.terms.seeds[0]:
             _leave(original.model, model_path(experiment, ORIGINAL, seed))
     elif pool is not None:
-        original = _trained(pool, (request.state != GONE).nonzero().flatten(), run)
+        there = (request.state != GONE).nonzero().flatten()
+        if experiment.ledger is not None:
+            ledger = pool.recorded(there, run)[1]
+            _tell_where(experiment, seed, ledger)
+        original = _trained(pool, there, run)
         _leave(original.model, model_path(experiment, ORIGINAL, seed))
     else:
         raise ExpungeError("Give weights of the original, or a recipe to train it by.")
@@ -88,11 +116,13 @@ def make(experiment: Experiment, seed: int) -> dict[str, Entrant]:
     if pool is not None:
         made[RETRAIN] = _trained(pool, request.keep, run)
     for row, method in experiment.methods.items():
-        made[row] = _unlearned(experiment, row, method, original.model, seed)
+        made[row] = _unlearned(experiment, row, method, original.model, seed, ledger)
     return made
 
 
-def _unlearned(experiment: Experiment, row: str, method: Method, original: nn.Module, seed: int) -> Entrant:
+def _unlearned(
+    experiment: Experiment, row: str, method: Method, original: nn.Module, seed: int, ledger: Ledger | None
+) -> Entrant:
     path, recipe = model_path(experiment, row, seed), experiment.recipe
     key = {
         "original": io.model_digest(original),
@@ -106,12 +136,20 @@ def _unlearned(experiment: Experiment, row: str, method: Method, original: nn.Mo
     if kept is not None:
         return kept
     try:
-        result = unlearn(original, experiment.request, method, recipe=recipe, seed=seed)
+        result = unlearn(original, experiment.request, method, recipe=recipe, ledger=ledger, seed=seed)
     except ExpungeError as error:
         raise ExpungeError(f"{row}, seed {seed}: {error}") from error
-    about = {"key": io.plain(key), "seconds": result.seconds, "examples": result.log.examples}
+    facts = io.plain(result.log.facts)
+    about = {"key": io.plain(key), "seconds": result.seconds, "examples": result.log.examples, "facts": facts}
     io.save_weights(path, result.model, about)
-    return Entrant(result.model, Cost(result.seconds, result.log.examples), "unlearned", method.to_config())
+    return Entrant(result.model, Cost(result.seconds, result.log.examples), "unlearned", method.to_config(), facts)
+
+
+def _tell_where(experiment: Experiment, seed: int, ledger: Ledger) -> None:
+    """Write into the run's folder where the ledgers are, so that `expunge ledger FOLDER` finds them."""
+    path = experiment.out / "ledgers.json"
+    known = io.read_json(path) if path.is_file() else {}
+    io.write_json(path, {**known, str(seed): str(ledger.path.resolve())})
 
 
 def _leave(model: nn.Module, path: Path) -> None:
@@ -151,7 +189,8 @@ def _kept(path: Path, key: Mapping[str, Any], like: nn.Module) -> Entrant | None
         return None  # damaged: it is made again
     if about.get("key") != io.plain(key):
         return None
-    return Entrant(model, Cost(about["seconds"], about["examples"], cached=True), "unlearned", dict(key["method"]))
+    cost = Cost(about["seconds"], about["examples"], cached=True)
+    return Entrant(model, cost, "unlearned", dict(key["method"]), about.get("facts", {}))
 
 
 def _left_by_run(experiment: Experiment) -> dict[str, list[Path]]:
@@ -171,13 +210,13 @@ def _left_by_run(experiment: Experiment) -> dict[str, list[Path]]:
 def _loaded(experiment: Experiment, path: Path) -> Entrant:
     model, about = experiment.load(path)
     cost = Cost(about.get("seconds"), about.get("examples"), cached=True)
-    return Entrant(model, cost, "given", about.get("key", {}).get("method", {}))
+    return Entrant(model, cost, "given", about.get("key", {}).get("method", {}), about.get("facts", {}))
 
 
 def _judged(experiment: Experiment, entrants: Mapping[str, Sequence[Entrant]], command: str | None) -> Report:
     if experiment.weights is not None and ORIGINAL in entrants:
         entrants = {**entrants, ORIGINAL: entrants[ORIGINAL][:1]}
-    report = audit(
+    return audit(
         {row: list(some) for row, some in entrants.items()},
         experiment.request,
         unseen=experiment.unseen,
@@ -189,5 +228,3 @@ def _judged(experiment: Experiment, entrants: Mapping[str, Sequence[Entrant]], c
         device=experiment.device,
         command=command,
     )
-    report.save(experiment.out, force=True)
-    return report

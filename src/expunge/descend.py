@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from expunge.data.rows import Rows
 from expunge.feed import Feed
 from expunge.layout import channels_last
+from expunge.memory import kept_memory
 from expunge.phase import Phase, check_parts
 from expunge.region import Region
 from expunge.run import Run, derive, progress_bar
@@ -32,6 +33,18 @@ class Checkpoint(Protocol):
         ...
 
 
+class Recorder(Protocol):
+    """What is told of every step, such as a ledger."""
+
+    def watch(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Called before the first step of a phase, with everything restored that a checkpoint held."""
+        ...
+
+    def uses(self, index: Tensor, shares: Tensor) -> None:
+        """Positions of the rows that the next step learns from, and what each adds to the loss, before `backward`."""
+        ...
+
+
 def descend(
     model: nn.Module,
     rows: Rows,
@@ -41,6 +54,7 @@ def descend(
     run: Run,
     region: Region | None = None,
     checkpoint: Checkpoint | None = None,
+    recorder: Recorder | None = None,
 ) -> Log:
     """Train `model` in place on terms, inside a region, over phases; returns what was done.
 
@@ -53,6 +67,7 @@ def descend(
         run: seed, device, precision, augmentation, processes.
         region: which weights may move. Default: all.
         checkpoint: keeps the state after every epoch. Default: nothing is kept.
+        recorder: is told of every step. Default: none.
 
     Raises:
         ExpungeError: a term without rows, a region in which nothing can move, or a loss that is not finite (with the
@@ -68,10 +83,10 @@ def descend(
     modes = [(module, module.training) for module in model.modules()]
     log, began = Log(), time.perf_counter()
     try:
-        with run.isolated(), channels_last(model) as last:
+        with run.isolated(), kept_memory(), channels_last(model) as last:
             for number, phase in enumerate(phases):
                 feed = Feed(rows, parts, task, phase, number, run, device, last)
-                _phase(model, feed, region, checkpoint, log)
+                _phase(model, feed, region, checkpoint, recorder, log)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -79,15 +94,25 @@ def descend(
     return log
 
 
-def _phase(model: nn.Module, feed: Feed, region: Region, checkpoint: Checkpoint | None, log: Log) -> None:
+def _phase(
+    model: nn.Module,
+    feed: Feed,
+    region: Region,
+    checkpoint: Checkpoint | None,
+    recorder: Recorder | None,
+    log: Log,
+) -> None:
     phase, number, run = feed.phase, feed.number, feed.run
     steps = phase.steps_per_epoch(feed.parts)
     total = steps * phase.epochs
     optimizer = phase.make_optimizer([p for p in model.parameters() if p.requires_grad])
-    with region.enforce(model, optimizer), progress_bar("step", total, run.progress) as tick:
+    draws = run.generator("partial", number)
+    with region.enforce(model, optimizer, draws), progress_bar("step", total, run.progress) as tick:
         first = min(checkpoint.resume(model, optimizer, number), phase.epochs) if checkpoint else 0
         log.steps += first * steps
         log.examples += first * phase.examples_per_epoch(feed.parts)
+        if recorder:
+            recorder.watch(model, optimizer)
         net, backward = run.prepare(model, optimizer)
         net.train()
         for epoch in range(first, phase.epochs):
@@ -98,16 +123,19 @@ def _phase(model: nn.Module, feed: Feed, region: Region, checkpoint: Checkpoint 
                     group["lr"] = phase.lr * phase.rate(step / total)
                 optimizer.zero_grad(set_to_none=True)
                 with run.autocast(feed.device):
-                    losses = [feed.task.loss(net, batch.x, batch.y) for batch in batches]
+                    losses = [batch.losses(feed.task, net) for batch in batches]
                     loss = torch.stack([b.objective(loss_B) for b, loss_B in zip(batches, losses)]).sum()
                     if phase.penalty is not None:
                         loss = loss + phase.penalty(model, step / total)
+                if recorder:
+                    shares = [b.shares(loss_B) for b, loss_B in zip(batches, losses)]
+                    recorder.uses(torch.cat([b.index for b in batches]), torch.cat(shares))
                 backward(loss)
                 if phase.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
                 optimizer.step()
                 tick()
-                if watch.see(step, loss, batches, losses, log):
+                if watch.see(step, loss, batches, losses, log) or watch.reached(step, model, log):
                     break
             watch.close(log, model)
             if checkpoint:
@@ -116,4 +144,4 @@ def _phase(model: nn.Module, feed: Feed, region: Region, checkpoint: Checkpoint 
                 return
 
 
-__all__ = ["Checkpoint", "Log", "descend"]
+__all__ = ["Checkpoint", "Log", "Recorder", "descend"]

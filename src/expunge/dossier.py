@@ -230,7 +230,7 @@ def _entrant(name: str, given: Any) -> Entrant:
         return Entrant(given)
     if isinstance(given, Result):
         cost = Cost(given.seconds, given.log.examples)
-        return Entrant(given.model, cost, "unlearned", given.method.to_config())
+        return Entrant(given.model, cost, "unlearned", given.method.to_config(), given.log.facts)
     if isinstance(given, Entrant):
         return given
     raise ExpungeError(f"{name} must be a torch.nn.Module or a Result, or a list of them; got {type(given).__name__}.")

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.data.augment import augment
 from expunge.data.rows import Rows
 from expunge.layout import arranged
+from expunge.loss import Loss
 from expunge.phase import Phase, Term
 from expunge.run import Run
 from expunge.surrogate.base import StandIn
@@ -30,7 +31,9 @@ class Batch:
         weight: what each example's loss counts, (B,); the loss of a step is the weighted sum over its batches.
         spans: (number of the term, how many rows), in the order of the rows.
         total: how many rows there are in all processes together.
+        index: positions of the rows of all processes together, in the order of `weight` where there is one process.
         cap: what each example's loss counts up to, (B,); none when nothing is capped.
+        loss: in place of the task's.
     """
 
     x: Tensor
@@ -38,11 +41,23 @@ class Batch:
     weight: Tensor
     spans: tuple[tuple[int, int], ...]
     total: int
+    index: Tensor
     cap: Tensor | None = None
+    loss: Loss | None = None
+
+    def losses(self, task: Task, model: nn.Module) -> Tensor:
+        """The loss of each row, (B,), with gradient."""
+        if self.loss is not None:
+            return self.loss(task, model, self.x, self.y)
+        return task.loss(model, self.x, self.y)
+
+    def shares(self, loss_B: Tensor) -> Tensor:
+        """What each row adds to the objective of a step, (B,)."""
+        return self.weight * (loss_B if self.cap is None else torch.minimum(loss_B, self.cap))
 
     def objective(self, loss_B: Tensor) -> Tensor:
         """What the losses of these rows add to the objective of a step."""
-        return (self.weight * (loss_B if self.cap is None else torch.minimum(loss_B, self.cap))).sum()
+        return self.shares(loss_B).sum()
 
 
 @dataclass(frozen=True)
@@ -70,13 +85,18 @@ class Feed:
         if term.surrogate is None:
             return None
         when = 0 if term.surrogate.draw == "once" else epoch
-        return term.surrogate.stand_in(self.rows, self.task, self.run.generator("surrogate", self.number, k, when))
+        generator = self.run.generator("surrogate", self.number, k, when)
+        return term.surrogate.stand_in(self._rows(term), self.task, generator)
+
+    def _rows(self, term: Term) -> Rows:
+        return self.rows if term.rows is None else term.rows
 
     def _batch(self, k: int, index_B: Tensor, stand_in: StandIn | None, noise: torch.Generator) -> Batch:
-        term, total = self.phase.terms[k], len(index_B)
+        term, everybody = self.phase.terms[k], index_B
         index_B, factor = self.run.share(index_B)
-        x_B, y_B = self.rows.x(index_B), self.rows.y[index_B.to(self.rows.y.device)]
-        if self.run.augment is not None:
+        rows = self._rows(term)
+        x_B, y_B = rows.x(index_B), rows.y[index_B.to(rows.y.device)]
+        if self.run.augment is not None and term.rows is None:
             x_B = augment(x_B, self.run.augment, noise)
         if stand_in is not None:
             x_B, y_B = stand_in(x_B, y_B, index_B)
@@ -85,7 +105,7 @@ class Feed:
         n = len(y_B)
         weight_B = torch.full((n,), term.weight * factor / n, device=self.device)
         cap_B = None if term.cap is None else torch.full((n,), term.cap * self.task.guessing, device=self.device)
-        return Batch(x_B, y_B, weight_B, ((k, n),), total, cap_B)
+        return Batch(x_B, y_B, weight_B, ((k, n),), len(everybody), everybody, cap_B, term.loss)
 
 
 def _merged(batches: list[Batch]) -> Batch:
@@ -97,7 +117,9 @@ def _merged(batches: list[Batch]) -> Batch:
         torch.cat([b.weight * b.total / total for b in batches]),
         tuple(span for b in batches for span in b.spans),
         total,
+        torch.cat([b.index for b in batches]),
         torch.cat([_caps(b) for b in batches]) if any(b.cap is not None for b in batches) else None,
+        batches[0].loss,
     )
 
 

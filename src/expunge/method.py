@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from expunge.artifact.ledger import Ledger, Settings
 from expunge.descend import Log, descend
 from expunge.errors import ExpungeError, raise_if
 from expunge.phase import Phase
@@ -47,6 +48,14 @@ class Card:
     removes: bool = True
 
 
+# what must be given beside model and request, and how
+NEEDED = {
+    "recipe": "needs to know how the model was trained: give recipe=expunge.Recipe(...).",
+    "ledger": "needs the updates of the training: give ledger=expunge.Ledger(folder), made while the model was trained "
+    "(ledger.watch, or recipe: {ledger: {keep: 0.1}}).",
+}
+
+
 @dataclass(frozen=True)
 class Job:
     """One request to one method: everything that a method may use.
@@ -56,6 +65,7 @@ class Job:
         task: what the model computes.
         run: seed, device, precision, progress.
         pool: trains the recipe, where there is one.
+        ledger: the updates of the model's training, where they were recorded.
         log: what was done so far; descents are added to it.
     """
 
@@ -63,12 +73,27 @@ class Job:
     task: Task
     run: Run
     pool: Pool | None = None
+    ledger: Ledger | None = None
     log: Log = field(default_factory=Log)
 
-    def descend(self, model: nn.Module, phases: Sequence[Phase], region: Region | None = None) -> None:
-        """Run the one loop on the request's parts, `retain` and `forget`."""
-        parts: dict[str, Tensor] = {"retain": self.request.keep, "forget": self.request.forget}
-        self.log.add(descend(model, self.request.rows, parts, self.task, phases, self.run, region))
+    def descend(
+        self,
+        model: nn.Module,
+        phases: Sequence[Phase],
+        region: Region | None = None,
+        parts: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Run the one loop on the request's parts, `retain` and `forget`, and on parts of the method's own.
+
+        Args:
+            model: changed in place.
+            phases: one after the other.
+            region: which weights may move. Default: all.
+            parts: positions by name, beside or in place of the request's: a sample of `retain`, or positions in the
+                rows of a term's own.
+        """
+        whole = {"retain": self.request.keep, "forget": self.request.forget, **(parts or {})}
+        self.log.add(descend(model, self.request.rows, whole, self.task, phases, self.run, region))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +107,15 @@ class Method(ABC):
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """The unlearned model. `model` is a private copy, and may be changed and returned."""
 
-    def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
-        """Why this method cannot serve this request, a sentence each, told before any compute."""
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+        """Why this method cannot serve this request, a sentence each, told before any compute.
+
+        Args:
+            model: the original.
+            request: what must go.
+            task: what the model computes.
+            given: what there is of `"recipe"` and `"ledger"`.
+        """
         found = []
         if request.scope not in self.card.scope:
             n = len(request.forget)
@@ -91,9 +123,12 @@ class Method(ABC):
             found.append(f"{self.name} forgets {' or '.join(sorted(self.card.scope))}; this request {what}.")
         if task.family not in self.card.families:
             found.append(f"{self.name} works on {', '.join(sorted(self.card.families))}; this is a {task.family}.")
-        if "recipe" in self.card.needs and not recipe:
-            found.append(f"{self.name} needs to know how the model was trained: give recipe=expunge.Recipe(...).")
+        found += [f"{self.name} {what}" for need, what in NEEDED.items() if need in self.card.needs - set(given)]
         return found
+
+    def ledger_problems(self, settings: Settings) -> list[str]:
+        """Why a ledger with these settings does not serve this method, a sentence each."""
+        return []
 
     def then(self, *others: Method) -> Method:
         """This method, and others after it on what it returns."""
@@ -121,6 +156,9 @@ class Result:
         log: steps, examples, losses.
         seconds: wall-clock time of the method alone.
         moved: the share of weights whose bits differ from the original's, from 0 to 1.
+
+    What a method measured on its way, such as the control of a ledger's subtraction, is in `log.facts`; what it has to
+    say about it, in `log.notes`.
     """
 
     model: nn.Module = field(repr=False)
@@ -157,16 +195,19 @@ def history(model: nn.Module, request: Request) -> list[Any]:
     return list(gone.get(request.rows.hash, []))
 
 
-def check(model: nn.Module, request: Request, method: Method, task: Task, recipe: bool, suitable: str = "") -> None:
+def check(
+    model: nn.Module, request: Request, method: Method, task: Task, given: Collection[str], suitable: str = ""
+) -> None:
     """Refuse what cannot work, all reasons at once, before compute.
 
     Raises:
         ExpungeError: the method does not fit the request or the task, or the model does not fit the data.
     """
-    problems = method.problems(model, request, task, recipe)
+    problems = method.problems(model, request, task, given)
     if problems and suitable:
         problems.append(suitable)
-    raise_if(problems + task.problems(model, request.rows))
+    glance = request.rows.take(request.keep[:2])  # not at rows that must go: a method may promise never to read them
+    raise_if(problems + task.problems(model, glance))
 
 
 def perform(model: nn.Module, method: Method, job: Job) -> Result:

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from expunge.batching import grouped, shuffled
+from expunge.data.rows import Rows
 from expunge.errors import UnknownName, raise_if
+from expunge.loss import Loss
 from expunge.surrogate.base import Surrogate
 
 Mix = Literal["together", "in_turn", "shuffled"]
 Schedule = Literal["constant", "cosine", "one_cycle"]
 Penalty = Callable[[nn.Module, float], Tensor]
+Until = Callable[[nn.Module], str]
 
 MIXES = ("together", "in_turn", "shuffled")
 SCHEDULES = ("constant", "cosine", "one_cycle")
@@ -37,12 +41,18 @@ class Term:
         surrogate: what is shown in its place. Default: the rows as they are.
         cap: the loss of an example counts up to this only, in units of the loss of guessing (`Task.guessing`), so that
             what has been raised past it is left alone. Default: no bound.
+        loss: what is computed on the rows in place of the task's loss: a function (task, model, x, y) to one number
+            for each row. Default: the task's.
+        rows: rows of a method's own, such as noise, which the part points into; they are shown without augmentation.
+            Default: the data.
     """
 
     part: str
     weight: float = 1.0
     surrogate: Surrogate | None = None
     cap: float | None = None
+    loss: Loss | None = None
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +75,10 @@ class Phase:
         penalty: a function of the model and the progress (0 to 1) that is added to the loss. Default none.
         clip_norm: gradients are scaled down to this norm. Default: not.
         ceiling: end the phase when the loss of a term that ascends passes this. Default: never.
+        until: asked after every step with the model; says why the phase must end, or nothing. Default: never.
+        groups: the group of each row of the data, (rows,) int64, below 0 for a group of its own: rows of a group stay
+            together in few batches. Default: all rows are shuffled.
+        groups_per_batch: about how many groups meet in a batch, 1..`batch_size`. Default 3, see docs/recipe.md.
     """
 
     terms: tuple[Term, ...]
@@ -79,9 +93,15 @@ class Phase:
     penalty: Penalty | None = None
     clip_norm: float | None = None
     ceiling: float | None = None
+    until: Until | None = None
+    groups: Tensor | None = field(default=None, compare=False)  # tensors do not compare to one truth
+    groups_per_batch: int = 3
 
     def __post_init__(self) -> None:
-        raise_if(descent_problems(vars(self)))
+        problems = descent_problems(vars(self))
+        if self.mix == "shuffled" and len({id(term.loss) for term in self.terms}) > 1:
+            problems.append("mix shuffled shows all terms in one batch, under one loss; use in_turn or together.")
+        raise_if(problems)
 
     @classmethod
     def of(cls, settings: object, terms: tuple[Term, ...], penalty: Penalty | None = None) -> Phase:
@@ -129,7 +149,8 @@ class Phase:
             yield from self._shuffled(parts, generator)
         elif self.mix == "in_turn":
             for k, term in enumerate(self.terms):
-                yield from ([(k, batch)] for batch in _batches(parts[term.part], self.batch_size, generator))
+                part = parts[term.part]
+                yield from ([(k, part[batch])] for batch in self._batches(part, generator))
         else:
             streams = [self._endless(parts[t.part], generator) for t in self.terms]
             for _ in range(self.steps_per_epoch(parts)):
@@ -137,19 +158,20 @@ class Phase:
 
     def _endless(self, part: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
         while True:
-            yield from _batches(part, self.batch_size, generator)
+            yield from (part[batch] for batch in self._batches(part, generator))
 
     def _shuffled(self, parts: Mapping[str, Tensor], generator: torch.Generator) -> Iterator[list[tuple[int, Tensor]]]:
         pool = torch.cat([parts[t.part] for t in self.terms])
         owner = torch.cat([torch.full((len(parts[t.part]),), k) for k, t in enumerate(self.terms)])
-        for batch in _batches(torch.arange(len(pool)), self.batch_size, generator):
+        for batch in self._batches(pool, generator):
             members = [(k, pool[batch[owner[batch] == k]]) for k in range(len(self.terms))]
             yield [(k, index) for k, index in members if len(index)]
 
-
-def _batches(part: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """The part in random order, cut into batches of nearly equal size: no tiny last one."""
-    return part[torch.randperm(len(part), generator=generator)].tensor_split(math.ceil(len(part) / size))
+    def _batches(self, part: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """One pass over a part: the places in it that each batch takes."""
+        if self.groups is None:
+            return shuffled(len(part), self.batch_size, generator)
+        return grouped(self.groups[part], self.groups_per_batch, self.batch_size, generator)
 
 
 def descent_problems(settings: Mapping[str, Any]) -> list[str]:
@@ -196,4 +218,4 @@ def check_parts(phases: list[Phase], parts: Mapping[str, Tensor]) -> None:
     )
 
 
-__all__ = ["Mix", "Penalty", "Phase", "Schedule", "Term", "check_parts", "descent_problems"]
+__all__ = ["Mix", "Penalty", "Phase", "Schedule", "Term", "Until", "check_parts", "descent_problems"]

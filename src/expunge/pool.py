@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from expunge.artifact import Store, TrainingCheckpoint
+from expunge.artifact.ledger import Ledger
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.io import fit_weights
-from expunge.recipe import TrainedBy
+from expunge.recipe import Recipe, TrainedBy, ledger_folder, training_key
 from expunge.run import Run
 
 
@@ -54,9 +53,7 @@ class Pool:
 
     def key(self, index: Tensor, run: Run) -> dict[str, Any]:
         """Everything that the model trained on these positions depends on."""
-        part = hashlib.blake2b(index.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
-        where = {"device": torch.device(run.device or "cpu").type, "precision": run.precision}
-        return {"data": self.rows.hash, "part": part, "recipe": self.recipe.describe(), "seed": run.seed, **where}
+        return training_key(self.recipe, self.rows, index, run)
 
     def train(self, index: Tensor, run: Run) -> Trained:
         """The model trained on the rows at these positions with the run's seed."""
@@ -66,6 +63,24 @@ class Pool:
         if short not in self.memory:
             self.memory[short] = self._kept(key, run) or self._made(key, index, run)
         return self.memory[short]
+
+    def recorded(self, index: Tensor, run: Run) -> tuple[Trained, Ledger]:
+        """As `train`, with the ledger of that training, which is made where it is not kept.
+
+        Raises:
+            ExpungeError: the recipe has no ledger, or there is no store to keep one in.
+        """
+        index = index.sort().values
+        if not isinstance(self.recipe, Recipe) or self.recipe.ledger is None or self.store is None:
+            raise ExpungeError("Only a recipe with a ledger, recipe: {ledger: {keep: 0.1}}, records its training.")
+        folder = ledger_folder(self.recipe, self.rows, index, run, self.store)
+        ledger = self.recipe.open_ledger(folder, self.rows, index, run)
+        key = self.key(index, run)
+        kept = self._kept(key, run)
+        if kept is None or not ledger.ends_at(kept.model):
+            kept = self._made(key, index, run, ledger)
+        self.memory[key["part"], run.seed] = kept
+        return kept, ledger
 
     def _kept(self, key: dict[str, Any], run: Run) -> Trained | None:
         with Run().isolated():
@@ -83,12 +98,15 @@ class Pool:
         skeleton.eval().to(run.device or "cpu")
         return Trained(skeleton, float(about["seconds"]), int(about["examples"]), cached=True)
 
-    def _made(self, key: dict[str, Any], index: Tensor, run: Run) -> Trained:
+    def _made(self, key: dict[str, Any], index: Tensor, run: Run, ledger: Ledger | None = None) -> Trained:
         if self.store is None:
             model, log = self.recipe.train(self.rows, index, run)
             return Trained(model, log.seconds, log.examples, cached=False)
         checkpoint = TrainingCheckpoint(self.store.folder(key) / "unfinished.safetensors")
-        model, log = self.recipe.train(self.rows, index, run, checkpoint)
+        if ledger is not None and isinstance(self.recipe, Recipe):
+            model, log = self.recipe.train(self.rows, index, run, checkpoint, ledger)
+        else:
+            model, log = self.recipe.train(self.rows, index, run, checkpoint)
         seconds = log.seconds + checkpoint.spent
         self.store.put(key, model.state_dict(), {"seconds": seconds, "examples": log.examples})
         checkpoint.remove()

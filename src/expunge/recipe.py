@@ -7,12 +7,16 @@ import inspect
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from expunge import models
+from expunge.artifact import Store
+from expunge.artifact.ledger import Ledger, Recording, Settings
+from expunge.batching import describe_together, groups_of, together_problems
 from expunge.data.adapt import as_rows
 from expunge.data.augment import check_augment
 from expunge.data.rows import Rows
@@ -58,6 +62,12 @@ class Recipe:
         label_smoothing: from 0 (default) to below 1.
         augment: `"crop"`, `"flip"`, `"crop_flip"`, or none (default).
         precision: `"auto"` (default), `"float32"` or `"bfloat16"`.
+        together: rows that share batches, so that few steps touch them: `"class"`, the ids of one group, a mapping from
+            id to group, or a CSV file with the columns `id` and `group`. Default none: every batch is a random draw.
+        groups_per_batch: about how many groups meet in a batch, 1..`batch_size`; more is closer to random, and touches
+            more steps. Default 3, from benchmarks/grouped_batches.py.
+        ledger: record what every step does to the weights, so that rows can be taken back by subtraction: settings of
+            the ledger, such as `{"keep": 0.1}`. It changes no bit of the training. Default none.
 
     The initial weights depend on the seed and not on the rows, so an original and its retraining form a pair.
 
@@ -75,6 +85,9 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: str | None = None
     precision: Precision = "auto"
+    together: str | Path | Mapping[Hashable, Hashable] | Iterable[Hashable] | None = None
+    groups_per_batch: int = 3
+    ledger: Settings | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         problems = descent_problems(asdict(self))
@@ -90,24 +103,69 @@ class Recipe:
                 check_augment(self.augment)
             except ExpungeError as error:
                 problems.append(str(error))
+        try:
+            object.__setattr__(self, "ledger", Settings.of(self.ledger))
+        except ExpungeError as error:
+            problems += [f"ledger: {problem}" for problem in getattr(error, "problems", [str(error)])]
+        problems += together_problems(self.together, self.groups_per_batch, self.batch_size)
         raise_if(problems)
 
-    def __call__(self, train: Any, ids: Iterable[Hashable] | None = None, seed: int = 0) -> nn.Module:
-        """A model trained on the rows with these ids (default: all), the same bits for the same seed on a CPU."""
+    def __call__(
+        self,
+        train: Any,
+        ids: Iterable[Hashable] | None = None,
+        seed: int = 0,
+        ledger: Ledger | str | Path | None = None,
+    ) -> nn.Module:
+        """A model trained on the rows with these ids (default: all), the same bits for the same seed on a CPU.
+
+        Args:
+            train: the training set: `Rows`, a dataset, or a pair (x, y).
+            ids: of the rows to train on.
+            seed: of the initial weights and the order of rows.
+            ledger: the ledger to record in, or its folder. Default: in the cache, when the recipe has a ledger;
+                `expunge.unlearn` finds it there by itself.
+        """
         rows = as_rows(train)
         index = torch.arange(len(rows)) if ids is None else rows.positions(ids)
-        return self.train(rows, index, Run(seed=seed))[0]
+        run = Run(seed=seed)
+        if ledger is None and self.ledger is not None:
+            ledger = ledger_folder(self, rows, index, run, Store())
+        if isinstance(ledger, (str, Path)):
+            ledger = self.open_ledger(ledger, rows, index, run)
+        return self.train(rows, index, run, ledger=ledger)[0]
 
-    def train(self, rows: Rows, index: Tensor, run: Run, checkpoint: Checkpoint | None = None) -> tuple[nn.Module, Log]:
-        """A model trained on the rows at these positions, in eval mode, and what it took."""
+    def open_ledger(self, folder: str | Path, rows: Rows, index: Tensor, run: Run) -> Ledger:
+        """The ledger of such a training in a folder, whether anything is recorded yet or not."""
+        settings = Settings.of(self.ledger)
+        given = {} if settings is None else settings.plain()
+        return Ledger(folder, data=rows.hash, recipe=training_key(self, rows, index, run), **given)
+
+    def train(
+        self,
+        rows: Rows,
+        index: Tensor,
+        run: Run,
+        checkpoint: Checkpoint | None = None,
+        ledger: Ledger | None = None,
+    ) -> tuple[nn.Module, Log]:
+        """A model trained on the rows at these positions, in eval mode, and what it took; in a ledger where given."""
         with run.isolated():
             model = self.blank(rows)
         task = self.task(rows)
         raise_if(task.problems(model, rows))
-        phase = Phase.of(self, terms=(Term("train"),))
+        phase = replace(Phase.of(self, terms=(Term("train"),)), groups=self.grouping(rows))
         run = self.circumstances(run)
-        log = descend(model, rows, {"train": index}, task, [phase], run, checkpoint=checkpoint)
+        recording = None if ledger is None else Recording(ledger, rows, checkpoint)
+        log = descend(model, rows, {"train": index}, task, [phase], run, None, recording or checkpoint, recording)
+        if ledger is not None:
+            ledger.close()
+            model._expunge_ledger = str(ledger.path)  # type: ignore[assignment]
         return model.eval(), log
+
+    def grouping(self, rows: Rows) -> Tensor | None:
+        """The group of each row, (number of rows,) int64, -1 for none; nothing when batches are random draws."""
+        return None if self.together is None else groups_of(self.together, rows)
 
     def task(self, rows: Rows) -> Classification:
         """What the model computes while it is trained, label smoothing included."""
@@ -137,10 +195,15 @@ class Recipe:
         return models.build(name, channels=channels, size=height, classes=rows.num_classes, **fields)
 
     def describe(self) -> dict[str, Any]:
-        """All fields as plain data; a function is told by its name and a digest of its source."""
+        """All fields that matter as plain data; a function is told by its name and a digest of its source."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if callable(self.model):
             fields["model"] = describe_function(self.model)
+        del fields["ledger"]  # the weights do not depend on it
+        if self.together is None:
+            del fields["together"], fields["groups_per_batch"]
+        else:
+            fields["together"] = describe_together(self.together)
         return {"kind": "standard", "version": 1, **fields}
 
 
@@ -194,6 +257,20 @@ def as_recipe(recipe: Any) -> TrainedBy:
     if callable(recipe):
         return OwnRecipe(recipe)
     raise ExpungeError(f"A recipe is an expunge.Recipe or a function (dataset, ids, seed) -> model; got {recipe!r}.")
+
+
+def training_key(recipe: TrainedBy, rows: Rows, index: Tensor, run: Run) -> dict[str, Any]:
+    """Everything that the model trained on these positions depends on, as plain data."""
+    part = hashlib.blake2b(index.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
+    where = {"device": torch.device(run.device or "cpu").type, "precision": run.precision}
+    return {"data": rows.hash, "part": part, "recipe": recipe.describe(), "seed": run.seed, **where}
+
+
+def ledger_folder(recipe: Recipe, rows: Rows, index: Tensor, run: Run, store: Store) -> Path:
+    """Where in a store the ledger of such a training lies."""
+    settings = Settings.of(recipe.ledger)
+    about = None if settings is None else settings.plain()
+    return store.folder({**training_key(recipe, rows, index, run), "ledger": about})
 
 
 def describe_function(function: Callable[..., Any]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from expunge.errors import ExpungeError, UnknownName
+from expunge.largest import top
+from expunge.partial import PartialUpdate, Rule
 
 BatchNormPolicy = Literal["update", "freeze"]
 
@@ -25,7 +27,7 @@ BatchNormPolicy = Literal["update", "freeze"]
 class Region:
     """The coordinates of a model that may move; everything else stays bit-identical.
 
-    Build one with `Region.all()`, `.layers(...)`, `.last(k)` or `.top(scores, share)`.
+    Build one with `Region.all()`, `.layers(...)`, `.last(k)`, `.top(scores, share)` or `.partial(keep, rule)`.
 
     Args:
         patterns: parameters whose name matches one of these globs move. Default: none given, so all do.
@@ -34,12 +36,14 @@ class Region:
             named stay.
         batchnorm: `"update"` lets running statistics follow the data; `"freeze"` uses them as they are and leaves
             them bit-identical.
+        updates: how many of the coordinates one step may move, and which. Default: all of them.
     """
 
     patterns: tuple[str, ...] | None = None
     last_k: int | None = None
     masks: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
     batchnorm: BatchNormPolicy = "update"
+    updates: PartialUpdate | None = None
 
     @classmethod
     def all(cls, batchnorm: BatchNormPolicy = "update") -> Region:
@@ -81,10 +85,18 @@ class Region:
         flat = torch.cat([s.detach().flatten().float() for s in scores.values()])
         if torch.isnan(flat).any():
             raise ExpungeError("Region.top got NaN scores; the gradients they come from are damaged.")
-        chosen = _top(flat, int(len(flat) * share))
+        chosen = top(flat, int(len(flat) * share))
         parts = chosen.split([s.numel() for s in scores.values()])
         masks = {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts)}
         return cls(masks=masks, batchnorm=batchnorm)
+
+    @classmethod
+    def partial(cls, keep: float, rule: Rule = "topk_step", within: Region | None = None) -> Region:
+        """A share `keep` of each tensor's entries in each step, chosen by a rule, see `PartialUpdate`.
+
+        `within` another region the share counts what that one lets move. Default: everywhere.
+        """
+        return replace(within or cls.all(), updates=PartialUpdate(keep, rule))
 
     @property
     def whole(self) -> bool:
@@ -139,12 +151,14 @@ class Region:
         return moves
 
     @contextmanager
-    def enforce(self, model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
+    def enforce(
+        self, model: nn.Module, optimizer: Optimizer, generator: torch.Generator | None = None
+    ) -> Iterator[None]:
         """Hold everything outside the region bit-identical while `optimizer` steps, inside a `with` block.
 
         Works with any optimiser: whole tensors outside the region get no gradient (and so no decay and no
         momentum); in tensors partly outside, weights are put back after every step and the optimiser's state is
-        zeroed there. Costs one copy of the partly frozen tensors.
+        zeroed there. Costs one copy of the partly frozen tensors. Partial updates draw from `generator`.
         """
         moves = self.resolve(model)
         frozen, partly = [], []
@@ -178,8 +192,10 @@ class Region:
             norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
             modes = [(m, m.training) for m in norms]
             hooks += [m.register_forward_pre_hook(_use_running_statistics) for m in norms]
+        partial = self.updates.enforce(model, optimizer, moves, generator) if self.updates else nullcontext()
         try:
-            yield
+            with partial:
+                yield
         finally:
             for hook in hooks:
                 hook.remove()
@@ -203,21 +219,30 @@ class Region:
             chosen["layers"] = list(self.patterns)
         if self.last_k is not None:
             chosen["last"] = self.last_k
+        if self.updates is not None:
+            chosen |= {"partial": self.updates.keep, "rule": self.updates.rule}
         return {**chosen, "batchnorm": self.batchnorm}
 
     @classmethod
     def from_config(cls, config: Region | Mapping[str, Any] | str | None) -> Region | None:
-        """A region from plain data: `"all"`, `{"layers": "fc*"}` or `{"last": 2}`, each with `batchnorm`."""
+        """A region from plain data: `"all"`, `{"layers": "fc*"}` or `{"last": 2}`, each with `batchnorm`, `partial`."""
         if config is None or isinstance(config, Region):
             return config
         if isinstance(config, str):
             config = {} if config == "all" else {"layers": config}
         if not isinstance(config, Mapping):
-            raise ExpungeError(f"A region is 'all', {{layers: 'fc*'}} or {{last: 2}}; got {config!r}.")
-        known = {"layers", "last", "batchnorm"}
+            raise ExpungeError(
+                f"A region is 'all', {{layers: 'fc*'}}, {{last: 2}}, {{partial: 0.1}}; got {config!r}."
+            )
+        known = {"layers", "last", "batchnorm", "partial", "rule"}
         for key in config:
             if key not in known:
                 raise UnknownName("field of region", key, known)
+        if "partial" in config:
+            within = cls.from_config({k: v for k, v in config.items() if k not in ("partial", "rule")})
+            return cls.partial(config["partial"], config.get("rule", "topk_step"), within)
+        if "rule" in config:
+            raise ExpungeError("The rule of a region says which share moves; give that share too: {partial: 0.1, ...}.")
         if "layers" in config and "last" in config:
             raise ExpungeError("A region is given by layers or by last, not by both.")
         batchnorm = config.get("batchnorm", "update" if not {"layers", "last"} & set(config) else "freeze")
@@ -244,17 +269,6 @@ def _use_running_statistics(module: nn.Module, args: Any) -> None:
 def _matches(name: str, pattern: str) -> bool:
     module = name.rpartition(".")[0]
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(module, pattern)
-
-
-def _top(flat: Tensor, count: int) -> Tensor:
-    """A boolean vector with exactly `count` True: the largest entries, the first ones among equals."""
-    if count < 1:
-        return torch.zeros_like(flat, dtype=torch.bool)
-    threshold = flat.kthvalue(len(flat) - count + 1).values
-    chosen = flat > threshold
-    ties = (flat == threshold).nonzero().flatten()
-    chosen[ties[: count - int(chosen.sum())]] = True
-    return chosen
 
 
 def last_layers(model: nn.Module, k: int) -> list[nn.Module]:

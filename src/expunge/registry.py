@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from expunge.errors import ExpungeError, Problems, UnknownName, near, raise_if
-from expunge.method import Method
+from expunge.method import NEEDED, Method
 from expunge.methods import BUILT_IN
 
 _ADDED: dict[str, type[Method]] = {}
@@ -107,12 +107,13 @@ def from_config(config: Mapping[str, Any] | str) -> Method:
     return make(name, fields)
 
 
-def suitable(scope: str, family: str, recipe: bool) -> list[str]:
-    """The methods that serve such a request on such a model."""
+def suitable(scope: str, family: str, given: Collection[str] = ()) -> list[str]:
+    """The methods that serve such a request on such a model, with what is given of `"recipe"` and `"ledger"`."""
     found = []
     for name in names():
         card = get(name).card
-        fits = scope in card.scope and family in card.families and (recipe or "recipe" not in card.needs)
+        lacking = (card.needs & set(NEEDED)) - set(given)
+        fits = scope in card.scope and family in card.families and not lacking
         if fits and name not in ("original", "retrain", "chain"):
             found.append(name)
     return found

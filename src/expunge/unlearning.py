@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from expunge.artifact import Store
-from expunge.errors import ExpungeError
+from expunge.artifact.ledger import Ledger
+from expunge.errors import ExpungeError, raise_if
 from expunge.method import Job, Method, Result, check, history, perform
 from expunge.pool import Pool
 from expunge.recipe import Recipe, as_recipe
@@ -33,6 +35,7 @@ def unlearn(
     *,
     task: Task | None = None,
     recipe: Any = None,
+    ledger: Ledger | str | Path | None = None,
     seed: int | None = None,
     run: Run | None = None,
     **fields: Any,
@@ -45,6 +48,8 @@ def unlearn(
         method: a method's name, see `expunge methods`, or a method.
         task: what the model computes. Default: classification over the data's classes.
         recipe: how the model was trained, for methods that need it; methods that descend then also augment as it does.
+        ledger: the updates of the model's training, or their folder, for methods that take them back. Default: where
+            the recipe that trained this model object in this process recorded them, if it did.
         seed: of every random draw. Default: the run's, which is 0; on a CPU the same seed gives the same bits.
         run: device, precision, progress, processes. Default: where the model is, one process.
         fields: hyper-parameters of a method given by name.
@@ -68,11 +73,15 @@ def unlearn(
     request = request.after(history(model, request))
     task = task or default_task(request)
     known = as_recipe(recipe) if recipe is not None else None
-    others = ", ".join(suitable(request.scope, task.family, known is not None))
-    check(model, request, method, task, known is not None, f"Methods for this request: {others}.")
+    ledger = ledger if ledger is not None else getattr(model, "_expunge_ledger", None)
+    opened = Ledger(ledger) if isinstance(ledger, (str, Path)) else ledger
+    given = {name for name, one in (("recipe", known), ("ledger", opened)) if one is not None}
+    others = ", ".join(suitable(request.scope, task.family, given))
+    check(model, request, method, task, given, f"Methods for this request: {others}.")
+    raise_if(method.ledger_problems(opened.settings) if opened is not None else [])
     run = run or Run()
     run = replace(run, seed=run.seed if seed is None else seed, device=run.device_of(model))
     if isinstance(known, Recipe):
         run = known.circumstances(run)
     pool = Pool(known, request.rows, Store(), like=model) if known is not None else None
-    return perform(model, method, Job(request, task, run, pool))
+    return perform(model, method, Job(request, task, run, pool, opened))

@@ -6,6 +6,7 @@ Shapes: B batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class Log:
         seconds: wall-clock time.
         losses: the mean loss of each epoch, a number for each term of its phase.
         stopped: why it ended early; empty when it did not.
+        notes: what a method has to say beside the result, a sentence each.
+        facts: what a method measured on its way, as plain data.
     """
 
     steps: int = 0
@@ -33,6 +36,8 @@ class Log:
     seconds: float = 0.0
     losses: list[list[float]] = field(default_factory=list)
     stopped: str = ""
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, other: Log) -> None:
         """Count what another descent did as well."""
@@ -41,6 +46,8 @@ class Log:
         self.seconds += other.seconds
         self.losses += other.losses
         self.stopped = self.stopped or other.stopped
+        self.notes += other.notes
+        self.facts |= other.facts
 
 
 class Watch:
@@ -65,6 +72,13 @@ class Watch:
         self.unread.append((step, loss.detach()))
         if len(self.unread) >= self.every:
             self.read()
+        return self.over
+
+    def reached(self, step: int, model: nn.Module, log: Log) -> bool:
+        """Whether the phase's own rule ends it after this step."""
+        why = self.phase.until(model) if self.phase.until is not None else ""
+        if why:
+            self.over, log.stopped = True, f"step {step + 1}: {why}"
         return self.over
 
     def _compare(self, step: int, k: int, part_B: Tensor, log: Log) -> None:

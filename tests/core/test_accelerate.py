@@ -31,6 +31,7 @@ SETTINGS = {
     "plain": {"terms": (RETAIN,)},
     "together": {"terms": (RETAIN, UP), "clip_norm": 0.5},
     "in_turn": {"terms": (FLIP, RETAIN), "mix": "in_turn", "batch_size": 3, "lr": 0.01},
+    "grouped": {"terms": (RETAIN,), "groups": torch.arange(1438) // 37, "groups_per_batch": 2},
     "shuffled": {"terms": (FLIP, RETAIN, UP), "mix": "shuffled", "batch_size": 10},
     "adam": {"terms": (RETAIN,), "optimizer": "adam", "lr": 1e-3},
     "penalty": {"terms": (RETAIN,), "penalty": lambda model, t: 1e-3 * sum(p.abs().sum() for p in model.parameters())},

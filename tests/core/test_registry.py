@@ -122,8 +122,8 @@ def test_a_method_of_ones_own_is_used_like_the_others(mlp, three):
     assert "own" in registry.names()
     assert registry.make("own", {"strength": 2}).strength == 2
     assert ex.unlearn(mlp, three, "own", strength=0.5).method.strength == 0.5
-    assert "own" in registry.suitable("class", "classifier", recipe=False)
-    assert "own" not in registry.suitable("samples", "classifier", recipe=False)
+    assert "own" in registry.suitable("class", "classifier", ())
+    assert "own" not in registry.suitable("samples", "classifier", ())
     ex.register(own("own"))  # again, as a notebook does
 
 
@@ -140,7 +140,7 @@ def test_names_that_are_taken_or_missing_are_refused():
 
 def test_suitable_methods_are_those_whose_cards_fit():
     for scope in ("class", "samples"):
-        found = registry.suitable(scope, "classifier", recipe=False)
+        found = registry.suitable(scope, "classifier", ())
         assert "finetune" in found
         assert not {"original", "retrain", "chain"} & set(found)
         assert all(scope in registry.get(n).card.scope for n in found)

@@ -133,6 +133,7 @@ def _entry(s: Subject, found: Measurements, base: Measurements | None, retrainin
         "method": s.method,
         "seed": s.seed,
         "settings": dict(s.settings),
+        "facts": dict(s.facts),
         "source": s.source,
         "measurements": measurements,
         "cost": {

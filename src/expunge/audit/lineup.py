@@ -61,12 +61,14 @@ class Entrant:
         cost: what it took to make.
         source: `"given"` or `"unlearned"`.
         settings: hyper-parameters, for the record.
+        facts: what was measured while it was made, as plain data.
     """
 
     model: nn.Module
     cost: Cost = field(default_factory=Cost)
     source: str = "given"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 Entrants = Mapping[str, Sequence[Entrant]]
@@ -104,7 +106,7 @@ def line_up(
     _check(entrants, request, task, terms)
     given = {
         name: [
-            Subject(name, seed, e.model, task, ground, e.cost, e.source, e.settings)
+            Subject(name, seed, e.model, task, ground, e.cost, e.source, e.settings, e.facts)
             for seed, e in zip(terms.seeds, some)
         ]
         for name, some in entrants.items()

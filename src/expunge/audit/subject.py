@@ -18,6 +18,7 @@ from expunge.audit.attacks.scores import membership_score
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.layout import arranged, likes_channels_last
+from expunge.memory import kept_memory
 from expunge.request import Request
 from expunge.task.base import Task
 
@@ -90,7 +91,7 @@ def outputs(model: nn.Module, task: Task, rows: Rows, batch_size: int = 1000) ->
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), kept_memory():
             index = torch.arange(len(rows)).split(batch_size)
             last = likes_channels_last(model)
             return torch.cat([task.scores(model, arranged(rows.x(i).to(device), last)).float().cpu() for i in index])
@@ -112,6 +113,7 @@ class Subject:
         cost: what it took to make.
         source: `"trained"`, `"unlearned"` or `"given"`.
         settings: hyper-parameters, for the record.
+        facts: what was measured while it was made, as plain data.
         scores: what the model answered, by part; the same model under another name shares them.
         memo: what was computed from the scores already.
     """
@@ -124,6 +126,7 @@ class Subject:
     cost: Cost = field(default_factory=Cost)
     source: str = "given"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     scores: dict[str, Tensor] = field(default_factory=dict, repr=False)
     memo: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 

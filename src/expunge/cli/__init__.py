@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from expunge.cli import audit, check, data, demo, methods, report, run, unlearn
+from expunge.cli import audit, check, data, demo, ledger, methods, report, run, unlearn
 from expunge.errors import ExpungeError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, methods, data, check, unlearn, run, audit, report):
+for verb in (demo, methods, data, check, unlearn, run, audit, report, ledger):
     verb.add_to(app)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from expunge import io
+from expunge.artifact.ledger import Settings
 from expunge.audit.lineup import ORIGINAL, Terms
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, near, raise_if
@@ -19,7 +20,7 @@ from expunge.experiment import parts
 from expunge.experiment.parts import collecting
 from expunge.experiment.text import changed, parse_file
 from expunge.method import Method, history
-from expunge.recipe import OwnRecipe, TrainedBy
+from expunge.recipe import OwnRecipe, Recipe, TrainedBy
 from expunge.request import Request
 from expunge.run import Run
 from expunge.unlearning import default_task
@@ -74,6 +75,11 @@ class Experiment:
     def device(self) -> str | None:
         """Where to compute; none for the CPU."""
         return self.config.get("device")
+
+    @property
+    def ledger(self) -> Settings | None:
+        """How the training of originals is recorded; none when it is not."""
+        return Settings.of(self.recipe.ledger) if isinstance(self.recipe, Recipe) and self.weights is None else None
 
     def blank(self) -> nn.Module | None:
         """An untrained model as the file describes it; none where only the user's own recipe knows the model."""
@@ -176,6 +182,9 @@ def _fitting(experiment: Experiment) -> Experiment:
     model: nn.Module | None = None
     with collecting(problems, "model"):
         model = experiment.blank()
+    if isinstance(experiment.recipe, Recipe):
+        with collecting(problems, "recipe"):
+            experiment.recipe.grouping(experiment.train)
     files = {f"models.{row}": paths for row, paths in experiment.given.items()}
     if experiment.weights is not None:
         files["model.weights"] = [experiment.weights]
@@ -189,8 +198,11 @@ def _fitting(experiment: Experiment) -> Experiment:
     if model is not None:
         task = default_task(request)
         problems += [f"model: {problem}" for problem in task.problems(model, experiment.train)]
+        ledger = experiment.ledger
+        given = {n for n, there in (("recipe", experiment.recipe), ("ledger", ledger)) if there is not None}
         for row, method in experiment.methods.items():
-            told = method.problems(model, request, task, experiment.recipe is not None)
+            told = method.problems(model, request, task, given)
+            told += method.ledger_problems(ledger) if ledger is not None else []
             problems += [f"methods ({row}): {problem}" for problem in told]
     raise_if(list(dict.fromkeys(problems)))
     return Experiment(**{**vars(experiment), "request": request})

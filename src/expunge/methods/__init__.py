@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from expunge.methods.amnesiac import Amnesiac as Amnesiac
     from expunge.methods.chain import Chain as Chain
     from expunge.methods.finetune import FineTune as FineTune
     from expunge.methods.gradient import GradientMethod as GradientMethod
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from expunge.methods.last_layers import LastLayers as LastLayers
     from expunge.methods.neggrad_plus import NegGradPlus as NegGradPlus
     from expunge.methods.original import Original as Original
+    from expunge.methods.partial_amnesiac import PartialAmnesiac as PartialAmnesiac
+    from expunge.methods.partial_label_flip import PartialLabelFlip as PartialLabelFlip
+    from expunge.methods.partial_optimization import PartialOptimization as PartialOptimization
     from expunge.methods.random_label import RandomLabel as RandomLabel
     from expunge.methods.retrain import Retrain as Retrain
+    from expunge.methods.svd_forget import SVDForget as SVDForget
+    from expunge.methods.unsir import Unsir as Unsir
 
 # a method's name, which is its module's, to its class
 BUILT_IN = {
@@ -30,6 +36,12 @@ BUILT_IN = {
     "random_label": "RandomLabel",
     "l1_sparse": "L1Sparse",
     "last_layers": "LastLayers",
+    "amnesiac": "Amnesiac",
+    "partial_amnesiac": "PartialAmnesiac",
+    "partial_label_flip": "PartialLabelFlip",
+    "partial_optimization": "PartialOptimization",
+    "svd_forget": "SVDForget",
+    "unsir": "Unsir",
     "chain": "Chain",
 }
 _MODULE_OF = {"GradientMethod": "gradient"} | {cls: module for module, cls in BUILT_IN.items()}

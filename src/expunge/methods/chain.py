@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
 
+from expunge.artifact.ledger import Settings
 from expunge.errors import ExpungeError
 from expunge.method import Card, Job, Method
 from expunge.request import Request
@@ -42,9 +43,13 @@ class Chain(Method):
         flat = [inner for step in self.steps for inner in (step.steps if isinstance(step, Chain) else (step,))]
         object.__setattr__(self, "steps", tuple(flat))
 
-    def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """The problems of every step."""
-        return [problem for step in self.steps for problem in step.problems(model, request, task, recipe)]
+        return [problem for step in self.steps for problem in step.problems(model, request, task, given)]
+
+    def ledger_problems(self, settings: Settings) -> list[str]:
+        """Those of every step."""
+        return [problem for step in self.steps for problem in step.ledger_problems(settings)]
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """The steps in order."""

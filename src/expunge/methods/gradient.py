@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -55,9 +56,9 @@ class GradientMethod(Method):
         """The one phase of this method, with those of its fields that a phase has."""
         return Phase.of(self, terms=self.terms())
 
-    def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every method, and a region that the model does not have."""
-        found = super().problems(model, request, task, recipe)
+        found = super().problems(model, request, task, given)
         try:
             (self.region or Region.all()).resolve(model)
         except ExpungeError as error:

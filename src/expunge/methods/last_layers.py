@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -64,9 +65,9 @@ class LastLayers(GradientMethod):
         """Retain, as it is."""
         return (Term("retain"),)
 
-    def problems(self, model: nn.Module, request: Request, task: Task, recipe: bool) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every method, and layers that are too few or cannot be begun again."""
-        found = super().problems(model, request, task, recipe)
+        found = super().problems(model, request, task, given)
         try:
             layers = last_layers(model, self.k)
         except ExpungeError as error:

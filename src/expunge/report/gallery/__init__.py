@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from expunge.report.gallery import attacks, classes, layers, outcome
+from expunge.report.gallery import attacks, classes, layers, ledger, outcome
 from expunge.report.gallery.section import Section
 from expunge.report.tables import Row
 
@@ -13,6 +13,10 @@ __all__ = ["Section", "sections"]
 
 MAKERS = (
     outcome.scatter,
+    ledger.along,
+    ledger.affected,
+    ledger.control,
+    ledger.attention,
     classes.accuracy,
     classes.predictions,
     layers.layers,

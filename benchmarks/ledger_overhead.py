@@ -1,0 +1,86 @@
+"""What a ledger costs a training, and what it costs to forget with it: ratios in one run.
+
+Training with and without a ledger in turn; reading of all touched records against plain sequential reading of the same
+files; unlearning against retraining.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import expunge as ex
+from common import needs_data, ratio, save
+
+REPEATS = 4
+
+
+def compare(data: str, limit: int, model: dict, epochs: int, keep: float, classes: list[int]) -> dict:
+    """Times of trainings in turn, and of forgetting."""
+    train, _ = ex.data.load(data, limit=limit)
+    recipe = ex.Recipe(model=model, epochs=epochs, lr=0.02, batch_size=128)
+    recorded = dataclasses.replace(recipe, ledger={"keep": keep})
+    times: dict[str, list[float]] = {"plain": [], "ledger": []}
+    recipe(train)  # warm
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(REPEATS):
+            began = time.perf_counter()
+            recipe(train)
+            times["plain"].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            trained = recorded(train, ledger=f"{folder}/{repeat}")
+            times["ledger"].append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ledger = ex.Ledger(f"{folder}/0")
+        shards = [p for p in Path(folder, "0").iterdir() if p.stat().st_size > 4096 and p.suffix not in (".sqlite",)]
+        request = ex.Request(train, classes=classes)
+        steps = ledger.touched(request).steps
+        reading, plain = [], []
+        for _ in range(REPEATS):
+            began = time.perf_counter()
+            ledger.reader().total(steps)
+            reading.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            for path in shards:
+                with open(path, "rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    while file.read(1 << 20):
+                        pass
+            plain.append(time.perf_counter() - began)
+        size = ledger.size
+        name = "amnesiac" if keep == 1 else "partial_amnesiac"
+        fields = {} if keep == 1 else {"keep": keep}
+        result = ex.unlearn(trained, request, name, allow_full=True, control=False, **fields)
+    weights = sum(p.numel() for p in trained.parameters())
+    return {
+        "rows": len(train),
+        "weights": weights,
+        "steps": len(steps),
+        "keep": keep,
+        "training_with_over_without": ratio(times["ledger"], times["plain"]),
+        "peak_memory_more_megabytes": round((after - before) / 1024, 1),
+        "memory_bound_megabytes": round(4 * weights * (1 + 1 + 8) / 1e6, 1),
+        "bytes_per_step": round(size / max(len(steps), 1)),
+        "dense_bytes_per_step": 4 * weights,
+        "forgetting_read_megabytes_per_second": round(size / 1e6 / min(reading), 1),
+        "sequential_read_megabytes_per_second": round(size / 1e6 / min(plain), 1),
+        "unlearning_seconds": round(result.seconds, 3),
+        "retraining_seconds": round(min(times["plain"]), 3),
+        "unlearning_over_retraining": round(result.seconds / min(times["plain"]), 4),
+    }
+
+
+if __name__ == "__main__":
+    needs_data("mnist", "cifar10")
+    results = {}
+    for keep in (0.01, 0.1, 1.0):
+        results[f"lenet, mnist, keep {keep:g}"] = compare("mnist", 20_000, {"name": "lenet"}, 2, keep, [3])
+    for keep in (0.01, 0.1):
+        spec = {"name": "resnet9", "width": 16}
+        results[f"resnet9 of width 16, cifar10, keep {keep:g}"] = compare("cifar10", 2_000, spec, 1, keep, [3])
+    save("ledger_overhead", results)

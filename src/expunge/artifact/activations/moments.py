@@ -1,0 +1,150 @@
+"""Moments: sums of outer products of layer inputs; they add up over classes and do not grow with the rows.
+
+Shapes: G groups, d inputs of a group, n columns, T = d (d + 1) / 2 entries of an upper triangle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expunge.artifact.activations.layers import Layer
+from expunge.artifact.store import Store
+from expunge.data.rows import Rows
+from expunge.errors import ExpungeError
+from expunge.io import model_digest
+from expunge.run import Run
+
+VERSION = 1  # rises when the same rows give other sums
+BATCH = 128
+
+
+def moments(model: nn.Module, layers: Sequence[Layer], rows: Rows, index: Tensor, run: Run) -> dict[str, Tensor]:
+    """For each layer that is used, the sum of x xᵀ over its inputs x on these rows, as upper triangles (G, T).
+
+    Products and sums are float64. What is returned is float64 for layers in float64 and float32 otherwise, which halves
+    what is kept.
+
+    Args:
+        model: in any mode; it computes in eval mode, and its mode is afterwards as it was.
+        layers: some of its layers.
+        rows: the data.
+        index: positions of the rows to show.
+        run: device and randomness.
+
+    Raises:
+        ExpungeError: inputs of a layer that are NaN or infinite.
+
+    Cost: one forward pass over the rows, and d² multiplications for each column of d inputs.
+    """
+    sums: dict[str, Tensor] = {}
+    modes = [(m, m.training) for m in model.modules()]
+    hooks = [
+        module.register_forward_pre_hook(_adder(layer, sums), with_kwargs=True)
+        for layer in layers
+        for module in layer.modules
+    ]
+    device = run.device_of(model)
+    model.to(device).eval()
+    try:
+        with run.isolated(), torch.no_grad():
+            for part in index.split(BATCH):
+                model(rows.x(part).to(device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+    for name, sum_Gdd in sums.items():
+        if not torch.isfinite(sum_Gdd).all():
+            labels = sorted({rows.classes[c] for c in rows.y[index].tolist()})
+            raise ExpungeError(
+                f"The inputs of {name} are NaN or infinite on rows of class {', '.join(labels)}; a layer before it is "
+                "damaged, or its outputs leave the range of its precision. Look at the model's weights there."
+            )
+    wide = {layer.name: layer.weight.dtype == torch.float64 for layer in layers}
+    return {
+        name: _pack(s_Gdd).to("cpu", torch.float64 if wide[name] else torch.float32) for name, s_Gdd in sums.items()
+    }
+
+
+def by_class(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    rows: Rows,
+    index: Mapping[int, Tensor],
+    run: Run,
+    store: Store | None = None,
+) -> Iterator[tuple[int, dict[str, Tensor], bool]]:
+    """The moments of each class in turn, and whether they were kept; so that one class is held in memory at a time.
+
+    Args:
+        model: see `moments`.
+        layers: see `moments`.
+        rows: see `moments`.
+        index: for each class, positions of the rows to show.
+        run: see `moments`.
+        store: where moments are kept, under a digest of the model, the rows shown and the layers. Default: nowhere.
+
+    Cost: nothing but reading for classes that are kept; otherwise see `moments`. On the disk, 4 bytes for each entry
+    of a triangle.
+    """
+    about = {
+        "kind": "activations",
+        "version": VERSION,
+        "model": model_digest(model),
+        "structure": hashlib.blake2b(f"{type(model)}{model}".encode(), digest_size=16).hexdigest(),
+        "layers": [(layer.name, layer.groups) for layer in layers],
+        "rows": rows.hash,
+        "batch": BATCH,
+        "device": run.device_of(model).type,
+    }
+    for label, shown in index.items():
+        part = hashlib.blake2b(shown.numpy().tobytes(), digest_size=16).hexdigest()
+        key = {**about, "class": label, "part": part}
+        kept = store.get(key) if store is not None else None
+        if kept is not None:
+            yield label, kept[0], True
+            continue
+        made = moments(model, layers, rows, shown, run)
+        if store is not None:
+            store.put(key, made, {"class": rows.classes[label], "shown": len(shown)})
+        yield label, made, False
+
+
+def share(packed_GT: Tensor) -> Tensor:
+    """The moments divided by their trace, as full float64 matrices (G, d, d); zero where there was nothing.
+
+    Their eigenvalues are the shares of the inputs' energy along the eigenvectors, and sum to 1.
+    """
+    d = (math.isqrt(8 * packed_GT.shape[-1] + 1) - 1) // 2
+    full = packed_GT.new_zeros((len(packed_GT), d, d), dtype=torch.float64)
+    full[:, _triangle(d, packed_GT)] = packed_GT.double()
+    full += full.triu(1).mT
+    trace = full.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
+    return full.div_(torch.where(trace > 0, trace, 1.0))
+
+
+def _adder(layer: Layer, sums: dict[str, Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for x_Gnd in layer.read(module, args, kwargs):
+            x_Gnd = x_Gnd.double()  # products in float32 would put an error of 1e-6 on weights at a scale of 1000
+            if layer.name in sums:
+                sums[layer.name].baddbmm_(x_Gnd.mT, x_Gnd)
+            else:
+                sums[layer.name] = x_Gnd.mT @ x_Gnd
+
+    return add
+
+
+def _pack(full_Gdd: Tensor) -> Tensor:
+    return full_Gdd[:, _triangle(full_Gdd.shape[-1], full_Gdd)]
+
+
+def _triangle(d: int, like: Tensor) -> Tensor:
+    return torch.ones((d, d), dtype=torch.bool, device=like.device).triu_()

@@ -1,0 +1,210 @@
+"""Capture: what each optimiser step does to the weights, taken down through the optimiser's own hooks.
+
+It never changes a weight, a gradient or random state, so a training with a ledger gives the same bits as one without.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from expunge.artifact.ledger.settings import Settings
+from expunge.artifact.ledger.shares import Shares
+from expunge.errors import ExpungeError, UnknownName
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was taken down of one step, before it is pruned and encoded.
+
+    Args:
+        number: 1, 2, 3, …
+        ids: the rows that took part.
+        rows: the rows whose shares are recorded one by one; empty when the step is recorded as a whole.
+        tensors: one for each recorded tensor; with `rows`, for each row and tensor. Empty when nothing is stored.
+        about: rates and the like, as plain data.
+    """
+
+    number: int
+    ids: tuple[Hashable, ...]
+    rows: tuple[Hashable, ...]
+    tensors: list[Tensor]
+    about: dict[str, Any]
+
+
+def watched(model: nn.Module, patterns: Iterable[str] = ()) -> dict[str, nn.Parameter]:
+    """The parameters that a ledger records, shared ones once.
+
+    Raises:
+        ExpungeError: a pattern that matches nothing.
+    """
+    named = dict(model.named_parameters())
+    patterns = tuple(patterns)
+    for pattern in patterns:
+        if not fnmatch.filter(named, pattern):
+            raise UnknownName("layer pattern of the ledger", pattern, named)
+    chosen = {n: p for n, p in named.items() if not patterns or any(fnmatch.fnmatchcase(n, g) for g in patterns)}
+    return {n: p for n, p in chosen.items() if p.is_floating_point()}
+
+
+def averages(model: nn.Module) -> dict[str, Tensor]:
+    """BatchNorm's running means and variances by name; counters are no average."""
+    return {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
+
+
+class Capture:
+    """Hooks on one optimiser.
+
+    Args:
+        model: whose weights are recorded.
+        optimizer: whose steps are recorded.
+        settings: of the ledger.
+        step: how many steps the ledger holds already.
+        put: takes each step; called in order.
+        accumulate: how many times `uses` may be called before a step.
+        scaler: the `GradScaler`, so that a step that it skips is told from one that was forgotten.
+        gather: put together what all processes use.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        settings: Settings,
+        step: int,
+        put: Callable[[Step], None],
+        accumulate: int = 1,
+        scaler: Any = None,
+        gather: bool = False,
+    ) -> None:
+        self.model, self.settings, self.step, self.put = model, settings, step, put
+        self.accumulate, self.scaler, self.gather = accumulate, scaler, gather
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.layers = {n: p for n, p in watched(model, settings.layers).items() if id(p) in held}
+        if not self.layers:
+            raise ExpungeError("The optimiser holds none of the layers that the ledger should record.")
+        self.optimizer, self.held = optimizer, held
+        self.names = [(n, id(p)) for n, p in model.named_parameters()]
+        self.shares = Shares(optimizer, list(self.layers.values()), settings)
+        self.buffers = averages(model) if settings.buffers == "subtract" else {}
+        self.before = [p.detach().clone() for p in self.layers.values()]
+        self.before_buffers = [b.clone() for b in self.buffers.values()]
+        self.pending: list[list[Hashable]] = []
+        self.scale: float | None = None
+        self.hooks = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def uses(self, ids: Iterable[Hashable], losses: Tensor | None = None) -> None:
+        """The rows of the batch that goes into the next step; see `Ledger.uses`."""
+        listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        if self.pending and self._was_skipped():
+            self._put_skipped()
+        if len(self.pending) >= self.accumulate:
+            raise ExpungeError(
+                f"ledger.uses was called {len(self.pending) + 1} times before step {self.step + 1}. When gradients of "
+                "several batches go into one step, say so: ledger.watch(model, optimizer, accumulate=n); with a "
+                "GradScaler, which may skip steps, give it as well: scaler=scaler."
+            )
+        if not listed:
+            raise ExpungeError(f"ledger.uses got no ids for step {self.step + 1}; give those of the batch's rows.")
+        self.pending.append(listed)
+        if self.scaler is not None:
+            self.scale = self.scaler.get_scale()
+        if self.settings.record == "sample":
+            self.shares.take(listed, losses)
+
+    def _was_skipped(self) -> bool:
+        """Whether the scaler left out the step that was announced: it lowers its scale then."""
+        return self.scaler is not None and self.scale is not None and self.scaler.get_scale() < self.scale
+
+    def _put_skipped(self) -> None:
+        self.step += 1
+        self.put(Step(self.step, self._used(), (), [], {"skipped": True}))
+
+    def _used(self) -> tuple[Hashable, ...]:
+        """The rows of all batches since the last step, in all processes."""
+        mine = list(dict.fromkeys(i for batch in self.pending for i in batch))
+        self.pending = []
+        if self.gather:
+            everybody: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(everybody, mine)
+            mine = list(dict.fromkeys(i for some in everybody for i in some))
+        return tuple(mine)
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self.pending:
+            raise ExpungeError(
+                f"Step {self.step + 1} was taken without ledger.uses(ids), so nobody could find its rows again. Call "
+                "it for every batch before optimizer.step(). The weights are as they were before this step."
+            )
+        self._same_parameters()
+        if all(p.grad is None for p in self.layers.values()):
+            raise ExpungeError(
+                f"Step {self.step + 1} has no gradient for any recorded layer; was loss.backward() called, and are the "
+                "layers not all frozen? The weights are as they were before this step."
+            )
+        with torch.no_grad():
+            if self.settings.record == "update":
+                for kept, p in zip(self.before, self.layers.values()):
+                    kept.copy_(p)
+            elif self.settings.record == "gradient":
+                self.shares.whole()
+
+    def _same_parameters(self) -> None:
+        """Refuse a model or an optimiser whose parameters are no longer those that are watched."""
+        names = [(n, id(p)) for n, p in self.model.named_parameters()]
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        if names == self.names and held == self.held:
+            return
+        old, new = dict(self.names), dict(names)
+        changed = sorted({n for n in {*old, *new} if old.get(n) != new.get(n)}) or ["the optimiser's parameter groups"]
+        raise ExpungeError(
+            f"Since ledger.watch, parameters were added, replaced or shared: {', '.join(changed[:5])}. What they "
+            "learned could not be undone. Close this ledger, and begin another one for the changed model."
+        )
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        ids = self._used()
+        self.step += 1
+        about: dict[str, Any] = {}
+        rows: tuple[Hashable, ...] = ()
+        tensors: list[Tensor] = []
+        with torch.no_grad():
+            if self.settings.record == "update":
+                if self._stored(ids):
+                    tensors = self._updates()
+            else:
+                about = self.shares.rates()
+                rows, tensors = self.shares.release()
+                if self.settings.record == "gradient" and not self._stored(ids):
+                    tensors = []
+            if self.buffers:
+                if tensors:
+                    tensors += [b - kept for b, kept in zip(self.buffers.values(), self.before_buffers)]
+                for kept, b in zip(self.before_buffers, self.buffers.values()):
+                    kept.copy_(b)
+        self.put(Step(self.step, ids, rows, tensors, about))
+
+    def _stored(self, ids: tuple[Hashable, ...]) -> bool:
+        return self.shares.sensitive is None or not self.shares.sensitive.isdisjoint(ids)
+
+    def _updates(self) -> list[Tensor]:
+        """After minus before, for each layer; double where it must be exact."""
+        pairs = list(zip(self.layers.values(), self.before))
+        if self.settings.values == "float64":
+            return [p.detach().double() - kept.double() for p, kept in pairs]
+        updates = [p.detach() - kept for p, kept in pairs]
+        return updates if self.settings.decay else self.shares.without_decay(updates, self.before)
+
+    def detach(self) -> None:
+        """Take the hooks off the optimiser."""
+        for hook in self.hooks:
+            hook.remove()

@@ -1,0 +1,212 @@
+"""Ledger: what every step of a training did to the weights, and which rows took part, so that it can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from expunge import io
+from expunge.artifact.ledger import manifest
+from expunge.artifact.ledger.capture import Capture, Step, averages, watched
+from expunge.artifact.ledger.entries import Entries
+from expunge.artifact.ledger.folder import LedgerFolder
+from expunge.artifact.ledger.journal import Journal
+from expunge.artifact.ledger.writer import Writer
+from expunge.errors import ExpungeError
+
+
+class Ledger(LedgerFolder):
+    """A training's updates, step by step, in a folder; forgetting subtracts those that the forgotten rows took part in.
+
+    In a loop of one's own:
+
+        ledger = ex.Ledger("runs/a/ledger", keep=0.1)
+        ledger.watch(model, optimizer)
+        for ids, x, y in loader:
+            ledger.uses(ids)
+            ...  # zero_grad, backward, optimizer.step() as always
+        ledger.close()
+
+    Args:
+        path: the folder. One that holds a ledger is opened, and its settings hold; others that are given must agree.
+        data: the digest of the data (`Rows.hash`), so that the ledger is refused for other data. Default: not said.
+        recipe: what describes the training, likewise.
+        settings: see `Settings`: keep, values, carry, layers, record, sensitive, buffers, decay, on_error.
+
+    Raises:
+        ExpungeError: impossible settings, or others than those of the ledger in the folder.
+
+    Cost: one copy of the recorded weights, and at most 8 steps' updates in memory until the thread behind has written
+    them; on the disk about `keep × weights × (width of a value + 1 byte)` for each step.
+    Source: Graves et al. 2021 (amnesiac unlearning); Gogineni & Nadimi, arXiv:2403.07611 (pruned layer by layer).
+    """
+
+    def __init__(self, path: str | Path, *, data: str | None = None, recipe: Any = None, **settings: Any) -> None:
+        super().__init__(path, data=data, recipe=recipe, **settings)
+        self._writer: Writer | None = None
+        self._capture: Capture | None = None
+
+    # -- while training ----------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        accumulate: int = 1,
+        scaler: Any = None,
+        together: bool = False,
+    ) -> Ledger:
+        """Record every step of this optimiser from now on; weights, gradients and random state stay untouched.
+
+        Args:
+            model: the model that is trained; wrapped for several processes or not.
+            optimizer: any PyTorch optimiser, wrapped by accelerate or not.
+            accumulate: how many batches, each announced by `uses`, may go into one step. Default 1.
+            scaler: the `GradScaler`, where there is one: steps that it skips are then recorded as skipped.
+            together: in several processes, whether each tells `uses` the rows of all of them. Default no: each tells
+                its own, and they are gathered.
+
+        Raises:
+            ExpungeError: the ledger's steps end at other weights, or it was made for another model.
+        """
+        if self._capture is not None:
+            raise ExpungeError("This ledger watches a training already; close it first.")
+        model = getattr(model, "module", model)
+        optimizer = getattr(optimizer, "optimizer", optimizer)
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        first = not several or torch.distributed.get_rank() == 0
+        gather = several and not together and torch.distributed.get_world_size() > 1
+        put: Callable[[Step], None] = _nothing
+        steps = 0
+        if first:
+            steps = self._begin(model, optimizer)
+            layers = len(watched(model, self.settings.layers))
+            entries = Entries(self.settings, layers)
+            writer = Writer(self._open(writing=True), on_error=self.settings.on_error)
+            self._writer = writer
+
+            def put(step: Step) -> None:
+                writer.put(lambda: entries.make(step))
+
+        self._capture = Capture(model, optimizer, self.settings, steps, put, accumulate, scaler, gather)
+        return self
+
+    def _begin(self, model: nn.Module, optimizer: Optimizer) -> int:
+        """Make the folder, or see that this model is where the ledger ends; returns the steps there are."""
+        layers, buffers = watched(model, self.settings.layers), averages(model)
+        if self.about is None:
+            self.about = manifest.make(self.settings, layers, buffers, optimizer, self.data, self.recipe)
+            manifest.write(self.path, self.about)
+        manifest.check_layers(self.path, self.about, layers)
+        journal = self._open(writing=True)
+        if journal.last == 0:
+            io.save_tensors(self.path / "start.safetensors", {n: p.detach() for n, p in layers.items()}, {})
+            return 0
+        if not self.stands_at(journal.last, model):
+            raise ExpungeError(
+                f"The ledger {self.path} holds {journal.last:,} steps, and this model is not where they end. To go on "
+                "from a checkpoint, load it and call ledger.rewind(step) with the step that ledger.mark() gave when it "
+                "was saved; to begin again, ledger.rewind(0); or give another folder."
+            )
+        return journal.last
+
+    def uses(self, ids: Iterable[Hashable], losses: Tensor | None = None) -> None:
+        """Say which rows the next step learns from; before `optimizer.step()`, for every batch.
+
+        Args:
+            ids: of the batch's rows: whole numbers or strings, a list, array or tensor. In several processes each
+                gives its own.
+            losses: for `record="sample"`: what each row adds to the loss, (B,), before `backward`.
+
+        Raises:
+            ExpungeError: called more often than batches go into a step, without ids, or before `watch`.
+        """
+        if self._capture is None:
+            raise ExpungeError("ledger.uses was called before ledger.watch(model, optimizer).")
+        self._capture.uses(ids, losses)
+
+    def mark(self, name: str = "") -> int:
+        """Bring everything to the disk, and return the step to keep with a checkpoint; cheap enough for every epoch.
+
+        Args:
+            name: to find the step by later, with `named`.
+        """
+        if self._capture is None:
+            raise ExpungeError("ledger.mark was called before ledger.watch(model, optimizer).")
+        if self._writer is None:
+            return self._capture.step
+        self._writer.sync()
+        journal = self._open(writing=True)
+        if journal.last == self._capture.step:
+            journal.put("marks", {**journal.get("marks", {}), str(journal.last): self.digest(self._capture.model)})
+            if name:
+                journal.put("names", {**journal.get("names", {}), name: journal.last})
+            journal.commit()
+        return self._capture.step
+
+    def named(self, name: str) -> int | None:
+        """The step that was marked under a name; none when there is no such mark."""
+        found: int | None = None if self.about is None else self._open().get("names", {}).get(name)
+        return found
+
+    def rewind(self, step: int) -> None:
+        """Drop every step after this one, so that the ledger matches a checkpoint; deletions are dropped as well."""
+        with self._write() as journal:
+            self._rewind(journal, step)
+
+    def _rewind(self, journal: Journal, step: int) -> None:
+        if not 0 <= step <= journal.last:
+            raise ExpungeError(
+                f"The ledger {self.path} holds {journal.last:,} steps and cannot be rewound to step {step}. A "
+                "checkpoint newer than its ledger was not saved after ledger.mark()."
+            )
+        marked = journal.get("marks", {})
+        if step and str(step) not in marked:
+            raise ExpungeError(
+                f"Step {step} was never marked, so it belongs to no checkpoint; marked are "
+                f"{', '.join(marked) or 'none'}. Call ledger.mark() when a checkpoint is saved."
+            )
+        marks = {s: d for s, d in marked.items() if int(s) <= step}
+        names = {n: s for n, s in journal.get("names", {}).items() if s <= step}
+        for key, value in (("marks", marks), ("names", names), ("deletions", []), ("ended", None)):
+            journal.put(key, value)
+        journal.rewind(step)
+
+    def close(self) -> None:
+        """Bring everything to the disk and let go of the optimiser; the ledger then knows the weights it ends at."""
+        capture, writer = self._capture, self._writer
+        try:
+            if capture is not None:
+                capture.detach()
+                self.mark()
+        finally:
+            self._capture = self._writer = None
+            if writer is not None:
+                writer.close()
+            self._release()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+            return
+        if self._capture is not None:  # what is committed stays; the model is not where a training should end
+            self._capture.detach()
+            self._capture = None
+        self.close()
+
+
+def _nothing(step: Step) -> None:
+    """What the other processes do with a step: the first one writes it."""
+
+
+__all__ = ["Ledger"]

@@ -1,0 +1,145 @@
+"""Manifest: what a ledger is about, in `ledger.json`, and the labels of its rows, where known, in `rows.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from expunge import io
+from expunge.artifact.ledger.settings import Settings
+from expunge.errors import ExpungeError, UnknownName, raise_if
+
+FORMAT = 1
+NAME = "ledger.json"
+ROWS = "rows.json"
+
+About = dict[str, Any]
+
+
+def read(folder: Path) -> About | None:
+    """What the ledger in a folder is about; none where there is no ledger.
+
+    Raises:
+        ExpungeError: a damaged file, or one of another format.
+    """
+    if not (folder / NAME).is_file():
+        return None
+    about = io.read_json(folder / NAME)
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else None
+        raise ExpungeError(f"{folder / NAME} has format {found!r}; this expunge reads format {FORMAT}.")
+    return about
+
+
+def missing(folder: Path) -> NoReturn:
+    """Say that there is no ledger in a folder."""
+    raise ExpungeError(
+        f"There is no ledger in {folder}: it has no {NAME}. A ledger is made while a model is trained, by "
+        "ledger.watch(model, optimizer) or recipe: {ledger: {keep: 0.1}}."
+    )
+
+
+def make(
+    settings: Settings,
+    layers: Mapping[str, nn.Parameter],
+    buffers: Mapping[str, Tensor],
+    optimizer: Optimizer,
+    data: str | None,
+    recipe: Any,
+) -> About:
+    """What a new ledger is about."""
+    return {
+        "format": FORMAT,
+        "settings": settings.plain(),
+        "layers": [[name, list(p.shape), str(p.dtype)] for name, p in layers.items()],
+        "buffers": [[n, list(b.shape), str(b.dtype)] for n, b in buffers.items()]
+        if settings.buffers == "subtract"
+        else [],
+        "optimizer": type(optimizer).__name__,
+        "optimizer_state": "not recorded; to be dropped after a deletion, as it remembers the rows",
+        "data": data,
+        "recipe": io.plain(recipe),
+    }
+
+
+def write(folder: Path, about: About) -> None:
+    """Make a ledger's folder."""
+    io.write_json(folder / NAME, about)
+
+
+def check_same(folder: Path, about: About, settings: Mapping[str, Any], data: str | None, recipe: Any) -> None:
+    """Refuse settings, data or a training other than those of the ledger in a folder.
+
+    Raises:
+        ExpungeError: all differences.
+    """
+    theirs = about["settings"]
+    problems = [str(UnknownName("setting of ledger", n, theirs)) for n in settings if n not in theirs]
+    for name, value in io.plain(dict(settings)).items():
+        if name in theirs and theirs[name] != value:
+            problems.append(f"The ledger {folder} has {name}: {theirs[name]!r}, not {value!r}; give another folder.")
+    for what, given in (("data", data), ("recipe", io.plain(recipe))):
+        if given is not None and about[what] is not None and about[what] != given:
+            detail = (
+                _difference(about[what], given) if isinstance(given, dict) else f"{about[what]} there, {given} here"
+            )
+            problems.append(f"The ledger {folder} belongs to another {what}: {detail}.")
+    raise_if(problems)
+
+
+def _difference(theirs: Any, ours: Mapping[str, Any]) -> str:
+    keys = [k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k)]
+    return ", ".join(f"{k} {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in sorted(keys))
+
+
+def check_layers(folder: Path, about: About, layers: Mapping[str, Tensor]) -> None:
+    """Refuse a model whose recorded layers are others.
+
+    Raises:
+        ExpungeError: the first differences.
+    """
+    theirs = {name: (tuple(shape), dtype) for name, shape, dtype in about["layers"]}
+    ours = {name: (tuple(p.shape), str(p.dtype)) for name, p in layers.items()}
+    odd = [n for n in {**theirs, **ours} if theirs.get(n) != ours.get(n)]
+    if odd:
+        told = "; ".join(
+            f"{n}: {theirs.get(n, 'not there')} in the ledger, {ours.get(n, 'not there')}" for n in odd[:3]
+        )
+        raise ExpungeError(f"The ledger {folder} belongs to another model ({told} in this one).")
+
+
+def write_rows(folder: Path, ids: Iterable[Hashable], labels: Iterable[int], classes: Iterable[str]) -> None:
+    """Keep the labels of all rows, so that a request by class can be weighed without the data."""
+    io.write_json(folder / ROWS, {"classes": list(classes), "ids": list(ids), "labels": list(labels)})
+
+
+def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
+    """The ids of all rows of some classes, by label or name.
+
+    Raises:
+        ExpungeError: the labels are not known, or there is no such class.
+    """
+    if not (folder / ROWS).is_file():
+        raise ExpungeError(f"The ledger {folder} does not know the labels of its rows; give ids instead of classes.")
+    rows = io.read_json(folder / ROWS)
+    numbers = set()
+    for one in wanted:
+        if str(one) in rows["classes"]:
+            numbers.add(rows["classes"].index(str(one)))
+        elif str(one).isdigit() and int(one) < len(rows["classes"]):
+            numbers.add(int(one))
+        else:
+            raise UnknownName("class", one, rows["classes"])
+    return [i for i, label in zip(rows["ids"], rows["labels"]) if label in numbers]
+
+
+def drop_rows(folder: Path, ids: Iterable[Hashable]) -> None:
+    """Take rows out of the list of labels."""
+    if (folder / ROWS).is_file():
+        rows, gone = io.read_json(folder / ROWS), set(ids)
+        left = [(i, y) for i, y in zip(rows["ids"], rows["labels"]) if i not in gone]
+        write_rows(folder, [i for i, _ in left], [y for _, y in left], rows["classes"])

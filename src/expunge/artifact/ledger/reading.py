@@ -1,0 +1,116 @@
+"""Reading: recorded updates added up, each record read once and in the order of the files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expunge.artifact.ledger.codec import Part, decode
+from expunge.artifact.ledger.journal import Journal
+from expunge.artifact.ledger.settings import Settings
+from expunge.artifact.ledger.shares import reach
+from expunge.errors import ExpungeError
+from expunge.largest import check_keep, largest
+
+
+class Reader:
+    """What a ledger's records add up to.
+
+    Args:
+        journal: where they are.
+        settings: of the ledger.
+        about: its manifest.
+    """
+
+    def __init__(self, journal: Journal, settings: Settings, about: dict[str, Any]) -> None:
+        self.journal, self.settings = journal, settings
+        self.shapes = {name: tuple(shape) for name, shape, _ in about["layers"]}
+        self.buffers = {name: tuple(shape) for name, shape, _ in about["buffers"]}
+
+    def total(
+        self, steps: Iterable[int], keep: float | None = None, rows: Iterable[Hashable] | None = None
+    ) -> dict[str, Tensor]:
+        """How far these steps moved the weights, by name of the layer, in float64.
+
+        Where gradients are recorded, each counts with its later effect through momentum.
+
+        Args:
+            steps: their numbers.
+            keep: the share of each layer to take, up to the recorded one. Default: all that is recorded.
+            rows: where each row's own share is recorded, the rows to take. Default: all.
+
+        Raises:
+            ExpungeError: a share that was not recorded, or a record that is damaged, purged or missing.
+
+        Cost: each record is read once; memory of one float64 copy of the weights.
+        """
+        self.check_keep(keep)
+        wanted = None if rows is None else set(rows)
+        found = {n: np.zeros(math.prod(s), np.float64) for n, s in {**self.shapes, **self.buffers}.items()}
+        factors = self._factors()
+        for step, parts in self.updates(steps):
+            chosen = self._of_rows(step, parts, wanted)
+            factor = 1.0 if factors is None else factors[step - 1]
+            names = list(found) if len(chosen) == len(found) else list(self.shapes)
+            for i, part in enumerate(chosen):
+                name = names[i % len(names)]
+                positions, values = self._kept(part, keep if name in self.shapes else None)
+                if positions is None:
+                    found[name] += factor * values if factor != 1 else values
+                else:
+                    found[name][positions] += factor * values
+        shapes = {**self.shapes, **self.buffers}
+        return {name: torch.from_numpy(flat).view(shapes[name]) for name, flat in found.items()}
+
+    def updates(self, steps: Iterable[int]) -> Iterator[tuple[int, list[Part]]]:
+        """The records of these steps, decoded, in the order of the files; skipped steps have none."""
+        for step, payload in self.journal.read(sorted(map(int, steps))):
+            if payload:
+                yield step, decode(payload, self._sizes(step))
+
+    def _sizes(self, step: int) -> list[int]:
+        """How many entries each tensor of a record has; they are the same in every step and not in the record."""
+        layers = [math.prod(shape) for shape in self.shapes.values()]
+        if self.settings.record == "sample":
+            return layers * len(self.journal.about(step)["rows"])
+        return layers + [math.prod(shape) for shape in self.buffers.values()]
+
+    def check_keep(self, keep: float | None) -> None:
+        """Refuse a share of each layer that the ledger does not hold."""
+        if keep is None:
+            return
+        check_keep(keep)
+        if keep > self.settings.keep:
+            raise ExpungeError(
+                f"keep is {keep:g}, but the ledger holds only a share of {self.settings.keep:g} of each layer; "
+                f"set keep to that or less."
+            )
+
+    def _kept(self, part: Part, keep: float | None) -> tuple[np.ndarray | None, np.ndarray]:
+        """The largest entries of a record up to a share of the whole layer."""
+        if keep is None or keep == 1:
+            return part.positions, part.values
+        count = max(1, round(keep * part.size))
+        if count >= len(part.values):
+            return part.positions, part.values
+        inner = largest(torch.from_numpy(part.values), count / len(part.values)).numpy()
+        return inner if part.positions is None else part.positions[inner], part.values[inner]
+
+    def _of_rows(self, step: int, parts: Sequence[Part], wanted: set[Hashable] | None) -> Sequence[Part]:
+        """Where rows are recorded one by one, the parts of the wanted ones."""
+        if self.settings.record != "sample" or wanted is None:
+            return parts
+        rows = self.journal.about(step)["rows"]
+        layers = len(self.shapes)
+        return [p for i, row in enumerate(rows) if row in wanted for p in parts[i * layers : (i + 1) * layers]]
+
+    def _factors(self) -> list[float] | None:
+        """How far each step's gradient reached; none where updates are recorded."""
+        if self.settings.record == "update":
+            return None
+        return reach([a if "kind" in a else {} for a in self.journal.abouts(self.journal.steps())])

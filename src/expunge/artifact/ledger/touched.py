@@ -1,0 +1,111 @@
+"""Touched: what a request costs with a ledger, told before anything is done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from expunge.artifact.ledger.journal import Journal
+from expunge.artifact.ledger.settings import Settings
+from expunge.errors import ExpungeError
+
+# above this share, subtracting whole steps took more than a point of retained accuracy in our tables
+LARGE = 0.15
+
+
+@dataclass(frozen=True)
+class Touched:
+    """How much of a training a request touches.
+
+    Args:
+        steps: the numbers of the touched steps, in order.
+        total: how many steps there are.
+        asked: rows of the request.
+        others: rows that stay, and took part in a touched step: part of what they taught is taken back as well.
+        bytes: what must be read.
+        purged: touched steps whose payload has been removed.
+        record: of the ledger's settings.
+    """
+
+    steps: np.ndarray = field(repr=False)
+    total: int
+    asked: int
+    others: int
+    bytes: int
+    purged: int
+    record: str
+
+    @property
+    def share(self) -> float:
+        """The touched share of all steps, from 0 to 1."""
+        return len(self.steps) / max(self.total, 1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every step is touched, so that undoing them is starting anew."""
+        return len(self.steps) == self.total
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.asked:,} rows took part in {len(self.steps):,} of {self.total:,} steps ({100 * self.share:.1f} %); "
+            f"{_size(self.bytes)} to read."
+        ]
+        if self.record == "sample":
+            lines.append("Only the rows' own shares of these steps are recorded and taken back.")
+        else:
+            lines.append(
+                f"{self.others:,} rows that stay took part in these steps too; subtracting the steps takes back "
+                "part of what they taught."
+            )
+        lines.append(self._meaning())
+        if self.purged:
+            lines.append(f"The payload of {self.purged:,} of these steps has been purged.")
+        return "\n".join(lines)
+
+    def _meaning(self) -> str:
+        if self.record == "sample":
+            return "The cost to other rows does not depend on the number of steps."
+        if self.whole:
+            return "Every step is touched: subtracting all of them gives the untrained model back. Retrain instead."
+        if self.share > LARGE:
+            return (
+                f"Above about {100 * LARGE:.0f} % the model suffers: keep a small share of each layer "
+                "(partial_amnesiac), repair afterwards, or use partial_label_flip or retraining. In a new training, "
+                "recipe: {together: ...} keeps such rows in few steps."
+            )
+        return "A share this small is what subtracting steps is good at; judge the outcome by an audit all the same."
+
+
+def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable]) -> Touched:
+    """How much of the training in a journal these rows touch.
+
+    Raises:
+        ExpungeError: ids that no step has ever used, or that are not among the sensitive ones.
+    """
+    asked = list(dict.fromkeys(ids))
+    unknown = journal.unknown(asked)
+    if unknown:  # a file holds texts, where the training may have used numbers
+        asked = [int(i) if i in set(unknown) and str(i).lstrip("-").isdecimal() else i for i in asked]
+        unknown = journal.unknown(asked)
+    if unknown:
+        raise ExpungeError(
+            f"{len(unknown):,} of {len(asked):,} ids took part in no step that the ledger holds, e.g. "
+            f"{', '.join(map(repr, unknown[:3]))}. Were they trained on, under the same ids, and not purged since?"
+        )
+    if settings.sensitive is not None and (plain := set(asked) - set(settings.sensitive)):
+        raise ExpungeError(
+            f"The ledger records sensitive rows only, and {len(plain):,} of {len(asked):,} ids are not among them, "
+            f"e.g. {', '.join(map(repr, sorted(map(str, plain))[:3]))}."
+        )
+    steps = journal.steps(asked)
+    others = len(set(journal.ids_of(steps)) - set(asked)) if len(steps) else 0
+    purged = sum(bool(about.get("purged")) for about in journal.abouts(steps))
+    return Touched(steps, journal.last, len(asked), others, journal.bytes_of(steps), purged, settings.record)
+
+
+def _size(count: float) -> str:
+    power = min(int(math.log(max(count, 1), 1000)), 4)
+    return f"{count / 1000**power:.3g} {('bytes', 'KB', 'MB', 'GB', 'TB')[power]}"

@@ -1,0 +1,217 @@
+"""Amnesiac unlearning: subtract the recorded updates of every step that a forgotten row took part in."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expunge.artifact.ledger import Ledger, Settings
+from expunge.artifact.ledger.touched import Touched
+from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.method import Card, Job, Method
+from expunge.norms import recalibrate
+from expunge.phase import Phase, Term
+
+BATCHNORM = ("recalibrate", "keep", "subtract")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amnesiac(Method):
+    """Take back, at once and without data, what the steps with forgotten rows did to the weights.
+
+    Args:
+        scale: what the recorded updates are multiplied with, above 0. Default 1, as published.
+        spill: so many steps after each touched one are taken back as well, 0 or more: momentum carries a gradient on.
+            Default 0, as published.
+        batchnorm: what happens to BatchNorm's running statistics, `"recalibrate"` (on the retain rows), `"keep"` or
+            `"subtract"` (when the ledger recorded them). Default: as the ledger says.
+        repair_epochs: passes over retain afterwards. Default 0.
+        repair_lr: their rate, constant. Default 0.01.
+        repair_batch_size: default 128.
+        control: also subtract an equal number of untouched steps from another copy, and say how it fared: an effect
+            that the control has too is damage, not forgetting. Default yes; it reads the ledger once more.
+        allow_full: serve a request that touches every step, which gives the untrained model back. Default no.
+
+    Raises:
+        ExpungeError: a ledger that is pruned, damaged, or of another model; a request that touches every step.
+
+    Cost: each touched record is read once, twice with the control; with BatchNorm one forward pass over retain.
+    Source: Graves, Nagisetty & Ganesh 2021, arXiv:2010.10981.
+    """
+
+    scale: float = 1.0
+    spill: int = 0
+    batchnorm: str | None = None
+    repair_epochs: int = 0
+    repair_lr: float = 0.01
+    repair_batch_size: int = 128
+    control: bool = True
+    allow_full: bool = False
+
+    name: ClassVar[str] = "amnesiac"
+    card: ClassVar[Card] = Card(
+        title="Subtract the recorded updates of every step that a forgotten row took part in",
+        scope=frozenset({"class", "samples"}),
+        families=frozenset({"classifier", "diffusion"}),
+        needs=frozenset({"ledger"}),
+        cost="reads the touched records; no pass over data",
+        paper="Graves et al. 2021, arXiv:2010.10981",
+    )
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.scale > 0:
+            problems.append(f"scale must be above 0; got {self.scale!r}.")
+        if self.batchnorm is not None and self.batchnorm not in BATCHNORM:
+            problems.append(str(UnknownName("batchnorm policy", self.batchnorm, BATCHNORM)))
+        for field in ("spill", "repair_epochs"):
+            if getattr(self, field) < 0:
+                problems.append(f"{field} must be 0 or more; got {getattr(self, field)!r}.")
+        raise_if([f"{self.name}: {p}" for p in problems + self.field_problems()])
+        if self.repair_epochs:
+            self._repair()
+
+    def field_problems(self) -> list[str]:
+        """What is wrong with the fields that a variant adds, a sentence each."""
+        return []
+
+    @property
+    def share_kept(self) -> float | None:
+        """The share of each layer that is taken back; none for all that the ledger recorded."""
+        return None
+
+    def ledger_problems(self, settings: Settings) -> list[str]:
+        """A pruned ledger does not hold what is taken back here; nor may statistics be subtracted that it left out."""
+        found = []
+        if self.share_kept is None and settings.keep < 1:
+            found.append(
+                f"amnesiac takes back whole updates, and the ledger holds a share of {settings.keep:g} of each layer. "
+                "Use partial_amnesiac, or record with keep: 1."
+            )
+        if self.share_kept is not None and self.share_kept > settings.keep:
+            found.append(
+                f"keep is {self.share_kept:g}, and the ledger holds a share of {settings.keep:g} of each layer only; "
+                "set keep to that or less."
+            )
+        if self.batchnorm == "subtract" and settings.buffers != "subtract":
+            found.append(
+                "batchnorm: subtract needs a ledger that recorded the running statistics (buffers: subtract); this one "
+                f"says {settings.buffers}."
+            )
+        return found
+
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        """Subtract, see to BatchNorm, repair; and note in the ledger which steps are taken back."""
+        ledger = job.ledger
+        if ledger is None:
+            raise ExpungeError(f"{self.name} needs a ledger.")
+        raise_if(self.ledger_problems(ledger.settings))
+        ledger.check(model, job.request.rows.hash)
+        policy = self.batchnorm or ledger.settings.buffers
+        touched = ledger.touched(job.request)
+        if touched.whole and ledger.settings.record != "sample" and not self.allow_full:
+            raise ExpungeError(" ".join([*str(touched).splitlines(), "To do it all the same, set allow_full."]))
+        done, before = ledger.undone(model), ledger.digest(model)
+        chosen = self._steps(ledger, touched) - done
+        rows = job.request.rows.ids[job.request.forget.numpy()].tolist()
+        control = copy.deepcopy(model) if self.control else None
+        original = copy.deepcopy(model) if self.control else None
+        self._subtract(model, job, ledger.reader().total(chosen, self.share_kept, rows), policy)
+        if self.repair_epochs and len(chosen):
+            job.descend(model, [self._repair()])
+        ledger.note(before, model, chosen | done, {"request": job.request.hash, "method": self.to_config()})
+        self._tell(job, touched, chosen, done)
+        if control is not None and original is not None and len(chosen):
+            self._compare(job, original, model, control, self._others(job, ledger, chosen, done), policy)
+        return model
+
+    def _steps(self, ledger: Ledger, touched: Touched) -> frozenset[int]:
+        near = (touched.steps[:, None] + np.arange(self.spill + 1)).ravel()
+        return frozenset(near[near <= ledger.steps].tolist())
+
+    def _subtract(self, model: nn.Module, job: Job, moved: dict[str, Tensor], policy: str) -> None:
+        """Take the sums off the weights, in float64, where they are not zero."""
+        places = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            for name, total in moved.items():
+                buffer = name not in dict(model.named_parameters())
+                if not total.any() or (buffer and policy != "subtract"):
+                    continue
+                there = places[name]
+                changed = there.double().cpu() - self.scale * total
+                if name.endswith("running_var"):
+                    changed.clamp_(min=1e-6)  # changes of an average do not add up exactly; no variance is below 0
+                there.copy_(changed.to(there))
+        if policy == "recalibrate" and any(bool(total.any()) for total in moved.values()):
+            recalibrate(model, job.request.rows, job.request.keep, job.run)
+
+    def _repair(self) -> Phase:
+        return Phase(
+            terms=(Term("retain"),),
+            epochs=self.repair_epochs,
+            lr=self.repair_lr,
+            batch_size=self.repair_batch_size,
+        )
+
+    def _tell(self, job: Job, touched: Touched, chosen: frozenset[int], done: frozenset[int]) -> None:
+        job.log.notes += str(touched).splitlines()
+        if done:
+            job.log.notes.append(f"{len(done):,} steps had been taken back by earlier requests; no step is twice.")
+        job.log.facts |= {
+            "touched": {
+                "steps": len(touched.steps),
+                "total": touched.total,
+                "share": touched.share,
+                "others": touched.others,
+                "bytes": touched.bytes,
+                "subtracted": len(chosen),
+            }
+        }
+
+    def _others(self, job: Job, ledger: Ledger, chosen: frozenset[int], done: frozenset[int]) -> list[int]:
+        """As many steps again that are not taken back, drawn at random; all there are where there are fewer."""
+        left = np.array(sorted(set(range(1, ledger.steps + 1)) - chosen - done), dtype=np.int64)
+        order = torch.randperm(len(left), generator=job.run.generator("control"))[: len(chosen)]
+        return [int(s) for s in left[order.numpy()]]
+
+    def _compare(
+        self,
+        job: Job,
+        original: nn.Module,
+        after: nn.Module,
+        control: nn.Module,
+        others: list[int],
+        policy: str,
+    ) -> None:
+        """Subtract other steps from another copy, and say how original, result and control answer."""
+        if job.ledger is None:
+            return
+        self._subtract(control, job, job.ledger.reader().total(others, self.share_kept), policy)
+        retain = job.request.keep[torch.randperm(len(job.request.keep), generator=job.run.generator("sample"))[:5000]]
+        found: dict[str, Any] = {"steps": len(others)}
+        for name, one in (("before", original), ("after", after), ("control", control)):
+            found[name] = {"forget": _right(one, job, job.request.forget), "retain": _right(one, job, retain)}
+        job.log.facts["control"] = found
+        b, a, c = found["before"], found["after"], found["control"]
+        job.log.notes.append(
+            f"Forgotten rows answered right: {b['forget']:.1f} % before, {a['forget']:.1f} % after; retained ones "
+            f"{b['retain']:.1f} % before, {a['retain']:.1f} % after. Control, {len(others):,} other steps subtracted: "
+            f"{c['forget']:.1f} % and {c['retain']:.1f} %."
+        )
+
+
+def _right(model: nn.Module, job: Job, index: Tensor) -> float:
+    """The share of these rows that a model answers right, in percent."""
+    device, rows = job.run.device_of(model), job.request.rows
+    model.to(device).eval()
+    with torch.no_grad():
+        hits = [
+            (job.task.scores(model, rows.x(part).to(device)).argmax(1).cpu() == rows.y[part]).sum()
+            for part in index.split(1000)
+        ]
+    return 100 * float(sum(hits)) / max(len(index), 1)
