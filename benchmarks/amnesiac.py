@@ -81,11 +81,10 @@ def table(case: Case) -> dict:
     found: Found = {}
     shares, sizes = [], []
     for seed in case.seeds:
-        train, test = ex.data.load(case.data, limit=case.limit, class_limit={case.target: case.rows})
-        request = ex.Request(train, classes=[case.target])
+        train, test, request = _asked(case)
         is_target = test.y == case.target
         parts = {"targeted": test.take(is_target.nonzero().flatten())}
-        parts["retained"] = test.take((~is_target).nonzero().flatten())
+        parts["retained"] = test.take((~is_target).nonzero().flatten()) if request.classes else test
         parts["forgotten_rows"] = train.take(request.forget)
         with tempfile.TemporaryDirectory() as folder:
             recipe = ex.Recipe(model=case.model, **case.recipe, ledger={"keep": 1.0})
@@ -112,6 +111,16 @@ def table(case: Case) -> dict:
         "ledger_megabytes": round(statistics.mean(sizes) / 1e6, 1),
         "rows": rows,
     }
+
+
+def _asked(case: Case) -> tuple[ex.Rows, ex.Rows, ex.Request]:
+    """The data, and a class cut short as the request; of two classes, as many rows of one."""
+    train, test = ex.data.load(case.data, limit=case.limit)
+    if train.num_classes > 2:
+        train, test = ex.data.load(case.data, limit=case.limit, class_limit={case.target: case.rows})
+        return train, test, ex.Request(train, classes=[case.target])
+    ids = train.ids[(train.y == case.target).nonzero().flatten()[: case.rows].numpy()]
+    return train, test, ex.Request(train, ids=ids.tolist())
 
 
 def _look(found: Found, row: str, model: nn.Module, parts: dict[str, ex.Rows], seconds: float, **more: float) -> None:

@@ -23,12 +23,14 @@ from torch import nn
 import expunge as ex
 from common import RESULTS, needs_data, ratio, save
 from expunge.artifact import Store
-from expunge.artifact.activations import find_layers
+from expunge.artifact.activations import find_layers, share
+from expunge.artifact.activations.moments import add_products, pack
 from expunge.methods import FineTune, SVDForget
 from expunge.methods.svd_forget.edit import remove, spare
 from expunge.pool import Pool
 from expunge.run import Run
 
+COLUMNS = 10_000  # what the official code decomposes at most
 ALL = tuple(range(10))
 NARROW = {"name": "resnet9", "width": 16}
 VIT = {"name": "vit_tiny", "dim": 48, "depth": 4, "heads": 3}
@@ -180,12 +182,12 @@ def by_svd(w_od: torch.Tensor, retain_nd: torch.Tensor, forget_nd: torch.Tensor)
 
 
 def by_cholesky(w_od: torch.Tensor, retain_nd: torch.Tensor, forget_nd: torch.Tensor) -> torch.Tensor:
-    """Ours from the same columns: moments, and the closed form, in float64."""
+    """Ours from the same columns: moments as they are kept, and the closed form."""
     shares = []
     for a_nd in (retain_nd, forget_nd):
-        a = a_nd.double()
-        moment = a.T @ a
-        shares.append((moment / moment.trace())[None])
+        moment = torch.zeros((1, w_od.shape[1], w_od.shape[1]), dtype=torch.float64)
+        add_products(moment, a_nd[None])
+        shares.append(share(pack(moment).float()))
     w = w_od.double()[None]
     return remove(w, spare(w, shares[0], 100.0), shares[1], 3.0)[0].float()
 
@@ -193,15 +195,15 @@ def by_cholesky(w_od: torch.Tensor, retain_nd: torch.Tensor, forget_nd: torch.Te
 def layers() -> dict:
     """The same layers and columns for both, inputs of CIFAR-10 images in untrained networks."""
     needs_data("cifar10")
-    train, _ = ex.data.load("cifar10", limit=1_000)
-    found: dict[str, Any] = {"columns": 4_000, "layers": {}}
+    train, _ = ex.data.load("cifar10", limit=2_000)
+    found: dict[str, Any] = {"columns": COLUMNS, "layers": {}}
     theirs, ours = [], []
-    for name, chosen in (("vgg11_bn", (1, 2)), ("resnet18", (1, 7))):
+    for name in ("vgg11_bn", "resnet18"):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = ex.models.build(name, channels=3, size=32, classes=10).eval()
         every = find_layers(model)[0]
-        for layer in [every[i] for i in chosen]:
+        for layer in [next(one for one in every if one.matrix.shape[-1] == d) for d in (576, 1152)]:
             columns = []
             for label in (False, True):
                 got: list[torch.Tensor] = []
@@ -211,12 +213,12 @@ def layers() -> dict:
                     ),
                     with_kwargs=True,
                 )
-                rows = ((train.y == 3) == label).nonzero().flatten()[:60]
+                rows = ((train.y == 3) == label).nonzero().flatten()[:160]
                 with torch.no_grad():
                     model(train.x(rows))
                 hook.remove()
                 a = torch.cat(got)
-                picks = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))[:4_000]
+                picks = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))[:COLUMNS]
                 columns.append(a[picks])
             w = layer.matrix[0]
             a, slow = timed(by_svd, w, *columns)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
 
 import expunge as ex
 import plain
@@ -31,6 +32,7 @@ from plain import ALPHA, BATCH, LR
 
 WAYS = {"tutorial": plain.Tutorial, "lean": plain.Lean, "expunge": None}
 FORGET = 3  # the class
+TESTED = 2_000  # test rows
 
 
 @dataclass(frozen=True)
@@ -50,103 +52,120 @@ class Setting:
         return ex.models.build(self.model, channels=shape[0], size=shape[1], classes=10, **self.fields)
 
 
-class Way(Protocol):
-    """What each process holds: the data, and the model that is being trained."""
+@dataclass(frozen=True)
+class Given:
+    """What all ways are given alike: positions of the rows in the whole training set, and how pixels are scaled."""
 
-    model: nn.Module
-
-    def begin(self, seed: int) -> None:
-        """Take a new model."""
-        ...
-
-    def epoch(self, seed: int, number: int) -> None:
-        """Train it for an epoch."""
-        ...
-
-    def forget(self, seed: int) -> None:
-        """Unlearn the class from a trained model, for an epoch."""
-        ...
+    index: list[int]
+    forget: list[int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Plain:
-    def __init__(self, way: str, setting: Setting, rows: ex.Rows) -> None:
-        self.setting, self.shape = setting, rows.shape
+    """The plain way: it reads the whole file and takes its rows from there."""
+
+    def __init__(self, setting: Setting, dataset: Callable[..., Dataset], given: Given) -> None:
+        self.setting = setting
         with np.load(Path(str(data_folder())) / f"{setting.data}.npz") as arrays:
-            images, labels = arrays["x_train"], arrays["y_train"].ravel()
-        self.data = WAYS[way](images, labels, rows.scale.mean, rows.scale.std)
-        self.index = {"all": rows.ids.tolist(), "retain": rows.ids[rows.y != FORGET].tolist()}
-        self.index["forget"] = rows.ids[rows.y == FORGET].tolist()
+            self.data, self.test = (
+                dataset(arrays[f"x_{part}"], arrays[f"y_{part}"].ravel(), given.mean, given.std)
+                for part in ("train", "test")
+            )
+        gone = set(given.forget)
+        self.all, self.forgotten, self.kept = given.index, given.forget, [i for i in given.index if i not in gone]
 
     def begin(self, seed: int) -> None:
-        self.model = self.setting.blank(self.shape, seed)
+        """Take a new model."""
+        self.model = self.setting.blank(self.data[0][0].shape, seed)
         self.optimizer = plain.sgd(self.model)
 
     def epoch(self, seed: int, number: int) -> None:
-        plain.train(self.model, self.optimizer, plain.loader(self.data, self.index["all"]))
+        """Train it for an epoch."""
+        plain.train(self.model, self.optimizer, plain.loader(self.data, self.all))
 
     def forget(self, seed: int) -> None:
-        plain.neggrad_plus(self.model, *(plain.loader(self.data, self.index[part]) for part in ("retain", "forget")))
+        """Unlearn the class from it, for an epoch."""
+        plain.neggrad_plus(self.model, *(plain.loader(self.data, part) for part in (self.kept, self.forgotten)))
+
+    def accuracy(self) -> float:
+        """Of the model, in percent."""
+        batches = DataLoader(Subset(self.test, range(TESTED)), batch_size=500)
+        return right(self.model, batches)
 
 
 class Ours:
-    def __init__(self, setting: Setting, rows: ex.Rows) -> None:
-        self.setting, self.rows, self.task = setting, rows, ex.Classification(classes=10)
-        self.request = ex.Request(rows, classes=[FORGET])
+    """The way of expunge."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.task = setting, ex.Classification(classes=10)
+        self.rows, self.test = ex.data.load(setting.data, limit=setting.rows)
+        self.request = ex.Request(self.rows, classes=[FORGET])
 
     def begin(self, seed: int) -> None:
+        """Take a new model."""
         self.model = self.setting.blank(self.rows.shape, seed)
 
     def epoch(self, seed: int, number: int) -> None:
+        """Train it for an epoch."""
         phase = Phase(terms=(Term("train"),), epochs=1, lr=LR, batch_size=BATCH)
         run, parts = Run(seed=100 * seed + number), {"train": torch.arange(len(self.rows))}
         descend(self.model, self.rows, parts, self.task, [phase], run)
 
     def forget(self, seed: int) -> None:
+        """Unlearn the class from a copy of it, for an epoch."""
         settings = {"epochs": 1, "lr": LR, "batch_size": BATCH, "alpha": ALPHA, "schedule": "constant"}
         ex.unlearn(self.model, self.request, "neggrad_plus", seed=seed, **settings)
 
-
-HERE: dict[str, Any] = {}  # of a process: its way, and the test rows
-
-
-def prepare(way: str, setting: Setting) -> None:
-    rows, test = ex.data.load(setting.data, limit=setting.rows)
-    HERE["test"] = test.take(torch.arange(min(2_000, len(test))))
-    HERE["way"] = Ours(setting, rows) if WAYS[way] is None else Plain(way, setting, rows)
+    def accuracy(self) -> float:
+        """Of the model, in percent."""
+        return right(self.model, ((self.test.x(i), self.test.y[i]) for i in torch.arange(TESTED).split(500)))
 
 
-def seconds(what: str, *args: int) -> float:
-    """How long one piece of work took in this process."""
-    began = time.perf_counter()
-    getattr(HERE["way"], what)(*args)
-    return time.perf_counter() - began
-
-
-def accuracy() -> float:
-    """Of the model that is being trained, in percent."""
-    model, test = HERE["way"].model.eval(), HERE["test"]
+def right(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """The share of right answers, in percent."""
+    model.eval()
     with torch.no_grad():
-        parts: list[Tensor] = [model(test.x(i)).argmax(1) == test.y[i] for i in torch.arange(len(test)).split(500)]
-    return 100 * float(torch.cat(parts).float().mean())
+        return 100 * float(torch.cat([model(x).argmax(1) == y for x, y in batches]).float().mean())
+
+
+HERE: dict[str, Plain | Ours] = {}  # the way of this process
+
+
+def prepare(way: str, setting: Setting, given: Given) -> None:
+    """Begin a process."""
+    dataset = WAYS[way]
+    HERE["way"] = Ours(setting) if dataset is None else Plain(setting, dataset, given)
+
+
+def work(what: str, *args: int) -> tuple[Any, float]:
+    """What a piece of work in this process gave, and how many seconds it took."""
+    began = time.perf_counter()
+    return getattr(HERE["way"], what)(*args), time.perf_counter() - began
 
 
 def compare(setting: Setting) -> dict[str, Any]:
     """Epochs of all ways in turn, so that a machine that slows down slows all."""
     spawn = get_context("spawn")
-    at = {way: ProcessPoolExecutor(1, spawn, prepare, (way, setting)) for way in WAYS}
+    rows, _ = ex.data.load(setting.data, limit=setting.rows)
+    given = Given(rows.ids.tolist(), rows.ids[rows.y == FORGET].tolist(), rows.scale.mean, rows.scale.std)
+    at = {way: ProcessPoolExecutor(1, spawn, prepare, (way, setting, given)) for way in WAYS}
     training: dict[str, list[float]] = {way: [] for way in WAYS}
     unlearning: dict[str, list[float]] = {way: [] for way in WAYS}
     reached: dict[str, list[float]] = {way: [] for way in WAYS}
+    for way in WAYS:  # once without counting: libraries are still being loaded
+        for what, args in (("begin", (0,)), ("epoch", (0, 0)), ("forget", (0,))):
+            at[way].submit(work, what, *args).result()
     for seed in range(setting.seeds):
         for way in WAYS:
-            at[way].submit(seconds, "begin", seed).result()
+            at[way].submit(work, "begin", seed).result()
         for number in range(setting.epochs):
             for way in WAYS:
-                training[way].append(at[way].submit(seconds, "epoch", seed, number).result())
+                training[way].append(at[way].submit(work, "epoch", seed, number).result()[1])
         for way in WAYS:
-            reached[way].append(at[way].submit(accuracy).result())
+            reached[way].append(at[way].submit(work, "accuracy").result()[0])
         for way in WAYS:
-            unlearning[way].append(at[way].submit(seconds, "forget", seed).result())
+            unlearning[way].append(at[way].submit(work, "forget", seed).result()[1])
     for process in at.values():
         process.shutdown()
     spread = max(*(statistics.stdev(reached[way]) for way in WAYS), 0.2)

@@ -78,7 +78,7 @@ class Phase:
         until: asked after every step with the model; says why the phase must end, or nothing. Default: never.
         groups: the group of each row of the data, (rows,) int64, below 0 for a group of its own: rows of a group stay
             together in few batches. Default: all rows are shuffled.
-        groups_per_batch: about how many groups meet in a batch, 1..`batch_size`. Default 3, see docs/recipe.md.
+        groups_per_batch: about how many groups meet in a batch, 1..`batch_size`. Default 5, see docs/recipe.md.
     """
 
     terms: tuple[Term, ...]
@@ -95,7 +95,7 @@ class Phase:
     ceiling: float | None = None
     until: Until | None = None
     groups: Tensor | None = field(default=None, compare=False)  # tensors do not compare to one truth
-    groups_per_batch: int = 3
+    groups_per_batch: int = 5
 
     def __post_init__(self) -> None:
         problems = descent_problems(vars(self))

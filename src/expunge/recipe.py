@@ -65,7 +65,7 @@ class Recipe:
         together: rows that share batches, so that few steps touch them: `"class"`, the ids of one group, a mapping from
             id to group, or a CSV file with the columns `id` and `group`. Default none: every batch is a random draw.
         groups_per_batch: about how many groups meet in a batch, 1..`batch_size`; more is closer to random, and touches
-            more steps. Default 3, from benchmarks/grouped_batches.py.
+            more steps. Default 5, from benchmarks/grouped_batches.py.
         ledger: record what every step does to the weights, so that rows can be taken back by subtraction: settings of
             the ledger, such as `{"keep": 0.1}`. It changes no bit of the training. Default none.
 
@@ -86,7 +86,7 @@ class Recipe:
     augment: str | None = None
     precision: Precision = "auto"
     together: str | Path | Mapping[Hashable, Hashable] | Iterable[Hashable] | None = None
-    groups_per_batch: int = 3
+    groups_per_batch: int = 5
     ledger: Settings | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

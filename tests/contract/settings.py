@@ -11,6 +11,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 6, "lr": 0.2},
     "neggrad_plus": {"alpha": 0.93, "lr": 0.1, "epochs": 3},
     "l1_sparse": {"epochs": 6, "lr": 0.2, "gamma": 1e-3},
+    "unsir": {"lr": 0.01, "repair_lr": 0.005, "batch_size": 64},
     "partial_label_flip": {"lr": 0.03, "epochs": 20},
     "partial_optimization": {"lr": 0.03, "epochs": 20},
     "chain": {"steps": [{"name": "gradient_ascent"}, {"name": "last_layers"}]},

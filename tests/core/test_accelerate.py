@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from kit import bits
+from processes import run_two
 
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 
@@ -85,6 +82,7 @@ for name in t.SETTINGS:
 assert accelerator.num_processes == 2
 with open(f"{out}/{{accelerator.process_index}}.json", "w") as file:
     json.dump(logs, file)
+torch.distributed.destroy_process_group()
 """
 
 
@@ -92,31 +90,9 @@ with open(f"{out}/{{accelerator.process_index}}.json", "w") as file:
 def two_processes(tmp_path_factory) -> Path:
     """The folder in which two gloo processes on this machine have left their models."""
     out = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     here = Path(__file__).parent
     script = WORKER.format(paths=[str(here), str(here.parent)], out=out)
-    places = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    places |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join(p for p in sys.path if p)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env={**os.environ, **places, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [worker.communicate(timeout=120)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    if any(worker.returncode for worker in workers):
-        pytest.fail("\n".join(said))
+    run_two(script)
     return out
 
 

@@ -44,7 +44,7 @@ def objective(net: nn.Module, x_N: Tensor, y_N: Tensor, penalty: float) -> Tenso
 def test_the_energy_is_the_mean_squared_norm(net):
     x_N = start()
     expected = np.mean(np.sum(x_N.double().numpy() ** 2, axis=(1, 2, 3)))
-    assert float(Noise(net, x_N, LABELS).energy()) == pytest.approx(expected, rel=1e-6)
+    assert float(Noise(net, x_N, LABELS).energy().detach()) == pytest.approx(expected, rel=1e-6)
     assert expected == pytest.approx(64, rel=0.1)  # C·H·W of standard normal noise
 
 
@@ -86,7 +86,7 @@ def test_the_penalty_holds_the_noise(net):
     for penalty in (0.0, 1.0, 1e4):
         noise = Noise(net, start(), LABELS)
         learn(noise, 60, penalty)
-        energy.append(float(noise.energy()))
+        energy.append(float(noise.energy().detach()))
     assert energy[0] > 2 * energy[1]
     assert energy[2] < 0.05 * energy[1]
 

@@ -24,19 +24,21 @@ def ledger(
     """
     from expunge.artifact.ledger import Ledger
 
+    lines, damaged = [], False
     for place in _ledgers(folder):
         opened = Ledger(place)
-        typer.echo(f"Ledger {place.resolve()}")
-        typer.echo(_contents(opened))
+        lines += [f"Ledger {place.resolve()}", _contents(opened)]
         if verify:
             damage = opened.verify()
-            typer.echo("\n".join(damage) or "Every record is there and intact.")
-            if damage:
-                raise typer.Exit(1)
+            lines += damage or ["Every record is there and intact."]
+            damaged = damaged or bool(damage)
         if classes:
-            typer.echo(str(opened.touched(opened.of_classes(classes.split(",")))))
+            lines.append(str(opened.touched(opened.of_classes(classes.split(",")))))
         if ids is not None:
-            typer.echo(str(opened.touched(ids)))
+            lines.append(str(opened.touched(ids)))
+    typer.echo("\n".join(lines))
+    if damaged:
+        raise typer.Exit(1)
 
 
 def _ledgers(folder: Path) -> list[Path]:

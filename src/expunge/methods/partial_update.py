@@ -54,7 +54,7 @@ class PartialUpdateMethod(GradientMethod):
         if self.goal is not None and not until.goal_reached:
             job.log.notes.append(
                 f"The goal was not reached: the model still gets {100 * until.share(model, until.forget):.1f} % of the "
-                f"forget rows right, and {100 * self.goal:g} % was asked for. Take more epochs, or raise lr or keep."
+                f"forget rows right, and {100 * self.goal:g} % was asked for. More epochs or a higher lr may reach it."
             )
         return model
 

@@ -39,7 +39,7 @@ class Unsir(GradientMethod):
         retain_per_class: retain rows of each class in the sample, drawn by the seed; none for all. Default 1000, as
             published.
         images: images of noise for each class, 1 or more. Default 64; published 256.
-        noise_steps: steps of Adam on the pixels, 0 or more. Default 20; published 40.
+        noise_steps: steps of Adam on the pixels, 0 or more. Default 40, as published.
         noise_lr: of these steps. Default 0.1, as published.
         penalty: λ, what the mean squared norm of the noise counts against its loss, 0 or more. Default 0.1, as
             published.
@@ -60,7 +60,7 @@ class Unsir(GradientMethod):
     repair_lr: float = 0.001
     retain_per_class: int | None = 1000
     images: int = 64
-    noise_steps: int = 20
+    noise_steps: int = 40
     noise_lr: float = 0.1
     penalty: float = 0.1
     share: float = 0.36

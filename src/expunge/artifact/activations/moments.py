@@ -21,14 +21,15 @@ from expunge.io import model_digest
 from expunge.run import Run
 
 VERSION = 1  # rises when the same rows give other sums
-BATCH = 128
+BATCH = 128  # rows in a forward pass
+BLOCK = 64  # the narrowest block of a product that is worth its overhead
 
 
 def moments(model: nn.Module, layers: Sequence[Layer], rows: Rows, index: Tensor, run: Run) -> dict[str, Tensor]:
     """For each layer that is used, the sum of x xᵀ over its inputs x on these rows, as upper triangles (G, T).
 
-    Products and sums are float64. What is returned is float64 for layers in float64 and float32 otherwise, which halves
-    what is kept.
+    Sums are float64, products as `add_products` says. What is returned is float64 for layers in float64 and float32
+    otherwise, which halves what is kept.
 
     Args:
         model: in any mode; it computes in eval mode, and its mode is afterwards as it was.
@@ -67,10 +68,9 @@ def moments(model: nn.Module, layers: Sequence[Layer], rows: Rows, index: Tensor
                 f"The inputs of {name} are NaN or infinite on rows of class {', '.join(labels)}; a layer before it is "
                 "damaged, or its outputs leave the range of its precision. Look at the model's weights there."
             )
-    wide = {layer.name: layer.weight.dtype == torch.float64 for layer in layers}
-    return {
-        name: _pack(s_Gdd).to("cpu", torch.float64 if wide[name] else torch.float32) for name, s_Gdd in sums.items()
-    }
+    wide = {layer.name for layer in layers if layer.weight.dtype == torch.float64}
+    kinds = {name: torch.float64 if name in wide else torch.float32 for name in sums}
+    return {name: pack(sum_Gdd).to("cpu", kinds[name]) for name, sum_Gdd in sums.items()}
 
 
 def by_class(
@@ -133,16 +133,30 @@ def share(packed_GT: Tensor) -> Tensor:
 def _adder(layer: Layer, sums: dict[str, Tensor]) -> Callable[[nn.Module, Any, Any], None]:
     def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for x_Gnd in layer.read(module, args, kwargs):
-            x_Gnd = x_Gnd.double()  # products in float32 would put an error of 1e-6 on weights at a scale of 1000
-            if layer.name in sums:
-                sums[layer.name].baddbmm_(x_Gnd.mT, x_Gnd)
-            else:
-                sums[layer.name] = x_Gnd.mT @ x_Gnd
+            if layer.name not in sums:
+                groups, _, d = x_Gnd.shape
+                sums[layer.name] = x_Gnd.new_zeros((groups, d, d), dtype=torch.float64)
+            add_products(sums[layer.name], x_Gnd)
 
     return add
 
 
-def _pack(full_Gdd: Tensor) -> Tensor:
+def add_products(sum_Gdd: Tensor, x_Gnd: Tensor) -> None:
+    """Add the outer products of columns to a float64 sum, in place; below its diagonal it means nothing.
+
+    The products of few columns are float64: their sum has directions without energy, which large scales would fill
+    with rounding errors. So are those where somebody switched TF32 on.
+    """
+    _, n, d = x_Gnd.shape
+    wide = n <= d or x_Gnd.dtype == torch.float64 or torch.get_float32_matmul_precision() != "highest"
+    x_Gnd = x_Gnd.double() if wide else x_Gnd.float()
+    step = d if d < 4 * BLOCK else -(-d // 4)  # the blocks below the diagonal, 6 of 16, are left out
+    for i in range(0, d, step):
+        sum_Gdd[:, i : i + step, i:] += x_Gnd[..., i : i + step].mT @ x_Gnd[..., i:]
+
+
+def pack(full_Gdd: Tensor) -> Tensor:
+    """The upper triangles, (G, T)."""
     return full_Gdd[:, _triangle(full_Gdd.shape[-1], full_Gdd)]
 
 

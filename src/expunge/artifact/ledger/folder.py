@@ -59,7 +59,7 @@ class LedgerFolder:
 
         Cost: reads the index, no update.
         """
-        return touched(self._open(), self.settings, _ids(request))
+        return touched(self._open(), self.settings, _ids(request), manifest.count_rows(self.path))
 
     def of_classes(self, classes: Iterable[int | str]) -> list[Hashable]:
         """The ids of all rows of some classes, by label or name, where a recipe made the ledger."""

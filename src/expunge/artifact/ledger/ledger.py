@@ -20,6 +20,10 @@ from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.writer import Writer
 from expunge.errors import ExpungeError
 
+# steps that may wait to be written: small ones up to a number, so that a commit does not hold the training up; large
+# ones up to 64 MB, or four
+FEWEST, MOST, WAITING = 4, 64, 64 << 20
+
 
 class Ledger(LedgerFolder):
     """A training's updates, step by step, in a folder; forgetting subtracts those that the forgotten rows took part in.
@@ -42,8 +46,8 @@ class Ledger(LedgerFolder):
     Raises:
         ExpungeError: impossible settings, or others than those of the ledger in the folder.
 
-    Cost: one copy of the recorded weights, and at most 8 steps' updates in memory until the thread behind has written
-    them; on the disk about `keep × weights × (width of a value + 1 byte)` for each step.
+    Cost: one copy of the recorded weights, and in memory until the thread behind has written them at most 64 MB of
+    updates, or four steps'; on the disk about `keep × weights × (width of a value + 1 byte)` for each step.
     Source: Graves et al. 2021 (amnesiac unlearning); Gogineni & Nadimi, arXiv:2403.07611 (pruned layer by layer).
     """
 
@@ -89,7 +93,9 @@ class Ledger(LedgerFolder):
             steps = self._begin(model, optimizer)
             layers = len(watched(model, self.settings.layers))
             entries = Entries(self.settings, layers)
-            writer = Writer(self._open(writing=True), on_error=self.settings.on_error)
+            size = 4 * sum(p.numel() for p in watched(model, self.settings.layers).values())
+            most = max(FEWEST, min(MOST, WAITING // max(size, 1)))
+            writer = Writer(self._open(writing=True), most=most, on_error=self.settings.on_error)
             self._writer = writer
 
             def put(step: Step) -> None:

@@ -117,6 +117,11 @@ def write_rows(folder: Path, ids: Iterable[Hashable], labels: Iterable[int], cla
     io.write_json(folder / ROWS, {"classes": list(classes), "ids": list(ids), "labels": list(labels)})
 
 
+def count_rows(folder: Path) -> int | None:
+    """How many rows the training had; none where nobody said."""
+    return len(io.read_json(folder / ROWS)["ids"]) if (folder / ROWS).is_file() else None
+
+
 def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
     """The ids of all rows of some classes, by label or name.
 

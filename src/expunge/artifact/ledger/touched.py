@@ -10,6 +10,7 @@ import numpy as np
 
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
+from expunge.batching import expected_share
 from expunge.errors import ExpungeError
 
 # above this share, subtracting whole steps took more than a point of retained accuracy in our tables
@@ -26,6 +27,8 @@ class Touched:
         asked: rows of the request.
         others: rows that stay, and took part in a touched step: part of what they taught is taken back as well.
         bytes: what must be read.
+        random: the share that random batches of the same size would have touched; none where the number of all rows is
+            not known.
         purged: touched steps whose payload has been removed.
         record: of the ledger's settings.
     """
@@ -35,6 +38,7 @@ class Touched:
     asked: int
     others: int
     bytes: int
+    random: float | None
     purged: int
     record: str
 
@@ -49,9 +53,10 @@ class Touched:
         return len(self.steps) == self.total
 
     def __str__(self) -> str:
+        random = "" if self.random is None else f"; random batches: {100 * self.random:.1f} %"
         lines = [
-            f"{self.asked:,} rows took part in {len(self.steps):,} of {self.total:,} steps ({100 * self.share:.1f} %); "
-            f"{_size(self.bytes)} to read."
+            f"{self.asked:,} rows took part in {len(self.steps):,} of {self.total:,} steps "
+            f"({100 * self.share:.1f} %{random}); {_size(self.bytes)} to read."
         ]
         if self.record == "sample":
             lines.append("Only the rows' own shares of these steps are recorded and taken back.")
@@ -79,8 +84,14 @@ class Touched:
         return "A share this small is what subtracting steps is good at; judge the outcome by an audit all the same."
 
 
-def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable]) -> Touched:
+def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows: int | None = None) -> Touched:
     """How much of the training in a journal these rows touch.
+
+    Args:
+        journal: of the ledger.
+        settings: of the ledger.
+        ids: of the rows.
+        rows: how many there are in all, where that is known.
 
     Raises:
         ExpungeError: ids that no step has ever used, or that are not among the sensitive ones.
@@ -103,7 +114,12 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable]) -> To
     steps = journal.steps(asked)
     others = len(set(journal.ids_of(steps)) - set(asked)) if len(steps) else 0
     purged = sum(bool(about.get("purged")) for about in journal.abouts(steps))
-    return Touched(steps, journal.last, len(asked), others, journal.bytes_of(steps), purged, settings.record)
+    size = journal.bytes_of(steps)
+    random = None
+    if rows is not None and len(steps):
+        batch = round(np.mean([len(journal.ids_of([s])) for s in steps[:: max(1, len(steps) // 10)]]))
+        random = expected_share(len(asked), rows, max(batch, 1))
+    return Touched(steps, journal.last, len(asked), others, size, random, purged, settings.record)
 
 
 def _size(count: float) -> str:

@@ -1,0 +1,132 @@
+"""`expunge ledger`, and a run whose recipe has a ledger."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import expunge as ex
+from shell import SMALL, Shell, read_json, write_yaml
+
+RECORDED = {
+    **SMALL,
+    "request": {"ids": [0, 1]},
+    "recipe": {**SMALL["recipe"], "ledger": {"keep": 1.0}},
+    "methods": ["amnesiac", {"name": "partial_amnesiac", "keep": 0.05}],
+}
+
+
+@pytest.fixture(scope="module")
+def ran(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with a ledger."""
+    from expunge.conduct import conduct
+    from expunge.experiment import from_dict
+
+    out = tmp_path_factory.mktemp("recorded") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPUNGE_CACHE", str(cache))
+        conduct(from_dict({**RECORDED, "out": str(out)}), command="expunge run run.yaml")
+    return out
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A ledger of one's own."""
+    train, _ = ex.data.load("digits", limit=300)
+    recipe = ex.Recipe(model={"name": "mlp", "hidden": [16]}, epochs=3, batch_size=32, ledger={"keep": 0.1})
+    recipe(train, ledger=tmp_path / "ledger")
+    return tmp_path / "ledger"
+
+
+def test_it_says_what_a_class_would_touch(expunge: Shell, folder: Path) -> None:
+    said = expunge("ledger", folder, "--classes", "3").out
+    train, _ = ex.data.load("digits", limit=300)
+    threes = train.ids[(train.y == 3).numpy()].tolist()
+    touched = ex.Ledger(folder).touched(threes)
+    assert len(touched.steps) >= 25
+    share = 100 * len(touched.steps) / 30
+    expected = 100 * (1 - np.prod([(270 - i) / (300 - i) for i in range(30)]))  # 30 of 300 rows, batches of 30
+    assert f"30 rows took part in {len(touched.steps)} of 30 steps ({share:.1f} %; random batches: {expected:.1f}" in said
+    assert "the model suffers" in said or "Every step is touched" in said
+    assert "30 steps of SGD, 1,210 weights in 4 tensors; record: update, keep: 0.1, values: float32." in said
+
+
+def test_it_reads_ids_from_a_file_and_verifies(expunge: Shell, folder: Path, tmp_path: Path) -> None:
+    train, _ = ex.data.load("digits", limit=300)
+    wanted = train.ids[:2].tolist()
+    (tmp_path / "gone.csv").write_text("id,why\n" + "".join(f"{i},asked\n" for i in wanted))
+    outcome = expunge("ledger", folder, "--ids", tmp_path / "gone.csv", "--verify")
+    assert outcome.code == 0
+    assert "Every record is there and intact." in outcome.out
+    touched = ex.Ledger(folder).touched(wanted)
+    assert f"2 rows took part in {len(touched.steps)} of 30 steps" in outcome.out
+    assert 3 <= len(touched.steps) <= 6
+
+
+def test_a_flipped_byte_is_found_and_named(expunge: Shell, folder: Path) -> None:
+    (shard,) = [p for p in folder.iterdir() if p.suffix not in (".json", ".safetensors") and "shard" in p.name]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    outcome = expunge("ledger", folder, "--verify")
+    assert outcome.code == 1
+    assert shard.name in outcome.out
+    assert "step" in outcome.out
+
+
+def test_what_it_refuses(expunge: Shell, folder: Path, tmp_path: Path) -> None:
+    assert "There is no ledger in" in expunge.refuses("ledger", tmp_path)
+    assert "Unknown class 'horse'" in expunge.refuses("ledger", folder, "--classes", "horse")
+    (tmp_path / "ids.txt").write_text("77777\n")
+    assert "1 of 1 ids took part in no step" in expunge.refuses("ledger", folder, "--ids", tmp_path / "ids.txt")
+    shutil.copytree(folder, tmp_path / "old")
+    (tmp_path / "old" / "ledger.json").write_text('{"format": 99}')
+    assert "has format 99; this expunge reads format 1" in expunge.refuses("ledger", tmp_path / "old")
+
+
+def test_a_run_keeps_its_ledgers_and_draws_them(expunge: Shell, ran: Path) -> None:
+    said = expunge("ledger", ran, "--classes", "3").out
+    assert said.count("Ledger /") == 2
+    assert "Deletion of" in said
+    told = read_json(ran / "results.json")["ledger"]
+    assert told["steps"] == 69
+    assert [p["step"] for p in told["training"]][::16] == [0, 69]
+    assert set(told["unlearning"]) == set(told["affected"]) == {"amnesiac", "partial_amnesiac"}
+    page = (ran / "report.html").read_text()
+    for heading in ("Along training and unlearning", "How many steps a model can lose", "Is it the right steps?"):
+        assert heading in page
+
+
+def test_replayed_accuracy_is_that_of_the_models(ran: Path, cache: Path) -> None:
+    """The last point of the training is the original, the last of a subtraction the unlearned model."""
+    results = read_json(ran / "results.json")
+    told, train = results["ledger"], ex.data.load("digits")[0]
+    _, unseen = ex.data.load("digits")
+    for row, points in (("original", told["training"]), ("amnesiac", told["unlearning"]["amnesiac"])):
+        model = ex.Recipe(model=RECORDED["model"]).blank(train)
+        ex.io.load_weights(ran / "models" / f"{row}-seed0.safetensors", model)
+        right = (model.eval()(unseen.x(torch.arange(len(unseen)))).argmax(1) == unseen.y).float().mean()
+        assert points[-1]["retained"] == pytest.approx(100 * float(right), abs=0.01)
+
+
+def test_the_control_stands_in_the_results(ran: Path) -> None:
+    for model in read_json(ran / "results.json")["models"]:
+        if model["method"] in ("amnesiac", "partial_amnesiac"):
+            control = model["facts"]["control"]
+            assert control["steps"] == model["facts"]["touched"]["subtracted"]
+            assert set(control["after"]) == {"forget", "retain"}
+
+
+def test_check_tells_what_the_ledger_will_not_hold(expunge: Shell, tmp_path: Path) -> None:
+    small = {**RECORDED, "recipe": {**SMALL["recipe"], "ledger": {"keep": 0.01}}, "out": str(tmp_path / "out")}
+    said = expunge.refuses("check", write_yaml(tmp_path / "a.yaml", small))
+    assert "amnesiac takes back whole updates" in said
+    assert "keep is 0.05, and the ledger holds a share of 0.01" in said
+    none = {**RECORDED, "recipe": SMALL["recipe"], "out": str(tmp_path / "out")}
+    assert "needs the updates of the training" in expunge.refuses("check", write_yaml(tmp_path / "b.yaml", none))
+    odd = {**RECORDED, "recipe": {**SMALL["recipe"], "ledger": {"kept": 1}}, "out": str(tmp_path / "out")}
+    assert "Unknown setting of ledger 'kept'" in expunge.refuses("check", write_yaml(tmp_path / "c.yaml", odd))

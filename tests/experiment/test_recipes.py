@@ -1,0 +1,46 @@
+"""Every recipe that comes with the project can be run; on stand-ins of its data, as nobody has all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from expunge.experiment import from_dict
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+# side and channels, classes
+SHAPES = {
+    "mnist": ((28, 28), 10),
+    "fashion_mnist": ((28, 28), 10),
+    "cifar10": ((32, 32, 3), 10),
+    "svhn": ((32, 32, 3), 10),
+    "pneumoniamnist": ((28, 28), 2),
+    "organamnist": ((28, 28), 11),
+}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_sound(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = yaml.safe_load(path.read_text())
+    name = config["data"]["name"]
+    shape, classes = SHAPES[name]
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % classes
+    arrays = {"x_train": rng.integers(0, 256, (600, *shape), dtype=np.uint8), "y_train": y}
+    np.savez(tmp_path / f"{name}.npz", **arrays, x_test=arrays["x_train"][:60], y_test=y[:60])
+    monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path))
+    config["data"].pop("limit", None)
+    experiment = from_dict(config)
+    assert experiment.out == Path("runs") / path.stem
+    assert f"recipes/{path.name} " in path.read_text()
+    assert f"{name}.npz" in path.read_text()
+    for row in ("amnesiac", "partial_amnesiac") if path.stem.startswith("amnesiac") else ():
+        assert row in experiment.methods
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 8
