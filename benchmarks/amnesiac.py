@@ -116,11 +116,12 @@ def table(case: Case) -> dict:
 def _asked(case: Case) -> tuple[ex.Rows, ex.Rows, ex.Request]:
     """The data, and a class cut short as the request; of two classes, as many rows of one."""
     train, test = ex.data.load(case.data, limit=case.limit)
-    if train.num_classes > 2:
-        train, test = ex.data.load(case.data, limit=case.limit, class_limit={case.target: case.rows})
-        return train, test, ex.Request(train, classes=[case.target])
-    ids = train.ids[(train.y == case.target).nonzero().flatten()[: case.rows].numpy()]
-    return train, test, ex.Request(train, ids=ids.tolist())
+    mine = (train.y == case.target).nonzero().flatten()
+    if train.num_classes == 2:
+        return train, test, ex.Request(train, ids=train.ids[mine[: case.rows].numpy()].tolist())
+    others = (train.y != case.target).nonzero().flatten()
+    train = train.take(torch.cat([others, mine[: case.rows]]).sort().values)
+    return train, test, ex.Request(train, classes=[case.target])
 
 
 def _look(found: Found, row: str, model: nn.Module, parts: dict[str, ex.Rows], seconds: float, **more: float) -> None:

@@ -26,6 +26,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the kept models of tests that may share them."""
+    return tmp_path_factory.mktemp("shared-cache")
+
+
+@pytest.fixture
+def shared_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that another test has trained are found again."""
+    monkeypatch.setenv("EXPUNGE_CACHE", str(cache))
+
+
+@pytest.fixture
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder of the test's own, and no data but what is built in."""
+    monkeypatch.delenv("EXPUNGE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
 def digits_pair() -> tuple[Rows, Rows]:
     """scikit-learn's handwritten digits, 1,438 training and 359 test rows of 1x8x8."""
     return ex.data.load("digits")

@@ -21,15 +21,9 @@ LIGHT: dict[str, Any] = {"seeds": 2, "attacks": ["loss"], "relearn": False}
 COLUMNS = ["method", "seed", "ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow", "seconds", "verdict"]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(shared_cache: None) -> None:
     """The same retrainings serve all tests here."""
-    monkeypatch.setenv("EXPUNGE_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")

@@ -231,9 +231,7 @@ class Region:
         if isinstance(config, str):
             config = {} if config == "all" else {"layers": config}
         if not isinstance(config, Mapping):
-            raise ExpungeError(
-                f"A region is 'all', {{layers: 'fc*'}}, {{last: 2}}, {{partial: 0.1}}; got {config!r}."
-            )
+            raise ExpungeError(f"A region is 'all', {{layers: 'fc*'}}, {{last: 2}}, {{partial: 0.1}}; got {config!r}.")
         known = {"layers", "last", "batchnorm", "partial", "rule"}
         for key in config:
             if key not in known:

@@ -50,7 +50,8 @@ def test_it_says_what_a_class_would_touch(expunge: Shell, folder: Path) -> None:
     assert len(touched.steps) >= 25
     share = 100 * len(touched.steps) / 30
     expected = 100 * (1 - np.prod([(270 - i) / (300 - i) for i in range(30)]))  # 30 of 300 rows, batches of 30
-    assert f"30 rows took part in {len(touched.steps)} of 30 steps ({share:.1f} %; random batches: {expected:.1f}" in said
+    touches = f"{len(touched.steps)} of 30 steps ({share:.1f} %; random batches: {expected:.1f}"
+    assert f"30 rows took part in {touches}" in said
     assert "the model suffers" in said or "Every step is touched" in said
     assert "30 steps of SGD, 1,210 weights in 4 tensors; record: update, keep: 0.1, values: float32." in said
 

@@ -1,4 +1,4 @@
-"""UNSIR: what it shows, what it never reads, and that noise is what forgets."""
+"""UNSIR: what it shows, what it never reads, and that learned noise forgets."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_repair_repairs(net, train, three):
 
 def test_samples_are_refused(net, train):
     with pytest.raises(ExpungeError, match=r"unsir forgets class; this request names 50 samples(.|\n)*finetune"):
-        ex.unlearn(net, Request(train, ids=range(50)), "unsir")
+        ex.unlearn(net, Request(train, ids=train.ids[:50].tolist()), "unsir")
 
 
 def test_all_classes_but_one_are_refused(train):

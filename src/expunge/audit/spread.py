@@ -29,12 +29,12 @@ class Difference:
 
     Args:
         value: the difference, in the metric's unit.
-        half: half the width of the interval.
+        half: half the width of the interval; none where no spread is known.
         visible: the smallest difference that would not pass for retraining: `half`, or the tolerance if larger.
     """
 
     value: float
-    half: float
+    half: float | None
     visible: float
 
     @property
@@ -43,12 +43,12 @@ class Difference:
         return abs(self.value) > self.visible
 
 
-def spread(contributions_SN: Array) -> float:
+def spread(contributions_SN: Array) -> float | None:
     """The standard deviation of the mean contribution between retrainings.
 
     The variance between the S means (S - 1 degrees of freedom) is raised towards the one that would come about if
     examples varied independently of each other, which counts as `PRIOR` degrees of freedom; it is never lowered, as
-    examples also vary together. One run alone has none: 0.
+    examples also vary together. One run alone has none, and so has the one distance between two.
 
     Args:
         contributions_SN: (S, N).
@@ -57,26 +57,28 @@ def spread(contributions_SN: Array) -> float:
     """
     runs, n = contributions_SN.shape
     if runs < 2:
-        return 0.0
+        return None
     between = float(contributions_SN.mean(1).var(ddof=1))
     alone = float(contributions_SN.var(axis=0, ddof=1).sum()) / n**2
     return math.sqrt(max(between, ((runs - 1) * between + PRIOR * alone) / (runs - 1 + PRIOR)))
 
 
 def difference(
-    value: float, sd: float, models: int, runs: int, tolerance: float, tests: int, level: float = 0.95
+    value: float, sd: float | None, models: int, runs: int, tolerance: float, tests: int, level: float = 0.95
 ) -> Difference:
     """A difference of two means, held against the spread between retrainings.
 
     Args:
         value: the mean of a method's models minus that of the retrainings, or of the originals.
-        sd: the standard deviation between retrainings, see `spread`.
+        sd: the standard deviation between retrainings, see `spread`; without it there is no interval.
         models: how many independent models the method's mean comes from.
         runs: how many retrainings there are.
         tolerance: differences below this have no practical meaning.
         tests: how many metrics are looked at; the level is shared among them (Bonferroni).
         level: of all tests together. Default .95.
     """
+    if sd is None:
+        return Difference(value, None, tolerance)
     quantile = float(student.ppf(1 - (1 - level) / (2 * tests), runs - 1 + PRIOR))
     half = quantile * sd * math.sqrt(1 / models + 1 / runs)
     return Difference(value, half, max(half, tolerance))

@@ -65,7 +65,7 @@ class Verdict:
         sentence: the reason, for people.
         metric: the number that decides; empty when there is none.
         difference: to retraining, in the metric's unit.
-        low: the lower end of its interval.
+        low: the lower end of its interval; none where retraining's spread is not known, as the sentence says.
         high: the upper end.
         visible: the smallest difference that this audit could have seen, in the same unit.
     """
@@ -184,7 +184,8 @@ class Judge:
         reference = "between two retrainings" if y.kind == "answers" else "after retraining"
         facts = (
             f"{title} is {_number(retrain + d.value, unit)}, {reference} {_number(retrain, unit)} "
-            f"(difference {_signed(d.value, unit)}{f' ± {_plain(d.half, unit)}' if d.half else ''}{points}; "
+            f"(difference {_signed(d.value, unit)}{f' ± {_plain(d.half, unit)}' if d.half else ''}{points}"
+            f"{', without an interval: two retrainings have one distance between them' if d.half is None else ''}; "
             f"the smallest this audit could have seen is {_plain(d.visible, unit)}{points})."
         )
         if word == WITHIN and blind:
@@ -192,9 +193,8 @@ class Judge:
                 " The original is within it too: on this request the audit cannot tell forgetting from doing nothing."
             )
         opening = _PARTLY[y.kind] if word == PARTLY else _OPENINGS[word]
-        return Verdict(
-            method, word, f"{opening} {facts}", y.metric, d.value, d.value - d.half, d.value + d.half, d.visible
-        )
+        low, high = (None, None) if d.half is None else (d.value - d.half, d.value + d.half)
+        return Verdict(method, word, f"{opening} {facts}", y.metric, d.value, low, high, d.visible)
 
 
 _OPENINGS = {

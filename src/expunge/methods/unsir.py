@@ -33,9 +33,9 @@ class Unsir(GradientMethod):
 
     Args:
         epochs: passes of the impair phase over noise and retain sample. Default 1, as published.
-        lr: of the impair phase. Default 0.002; published 0.02, which costs points of retained accuracy.
+        lr: of the impair phase. Default 0.005; published 0.02, which costs points of retained accuracy.
         repair_epochs: passes of the repair phase over the sample. Default 1, as published.
-        repair_lr: of the repair phase. Default 0.001; published 0.01.
+        repair_lr: of the repair phase. Default 0.0025; published 0.01.
         retain_per_class: retain rows of each class in the sample, drawn by the seed; none for all. Default 1000, as
             published.
         images: images of noise for each class, 1 or more. Default 64; published 256.
@@ -55,9 +55,9 @@ class Unsir(GradientMethod):
     """
 
     epochs: int = 1
-    lr: float = 0.002
+    lr: float = 0.005
     repair_epochs: int = 1
-    repair_lr: float = 0.001
+    repair_lr: float = 0.0025
     retain_per_class: int | None = 1000
     images: int = 64
     noise_steps: int = 40
