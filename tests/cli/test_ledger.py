@@ -131,3 +131,19 @@ def test_check_tells_what_the_ledger_will_not_hold(expunge: Shell, tmp_path: Pat
     assert "needs the updates of the training" in expunge.refuses("check", write_yaml(tmp_path / "b.yaml", none))
     odd = {**RECORDED, "recipe": {**SMALL["recipe"], "ledger": {"kept": 1}}, "out": str(tmp_path / "out")}
     assert "Unknown setting of ledger 'kept'" in expunge.refuses("check", write_yaml(tmp_path / "c.yaml", odd))
+
+
+def test_unlearning_with_a_ledger_says_what_it_touched(expunge: Shell, folder: Path, tmp_path: Path) -> None:
+    train, _ = ex.data.load("digits")
+    recipe = ex.Recipe(model={"name": "mlp", "hidden": [16]}, epochs=3, batch_size=32, ledger={"keep": 0.1})
+    ex.io.save_weights(tmp_path / "model.safetensors", recipe(train, ledger=tmp_path / "all"))
+    (tmp_path / "ids.txt").write_text(f"{train.ids[0]}\n")
+    words = ["unlearn", "--model", "mlp", "--model-set", "hidden=[16]", "--weights", tmp_path / "model.safetensors"]
+    words += ["--data", "digits", "--ids", tmp_path / "ids.txt", "--method", "partial_amnesiac"]
+    outcome = expunge(*words, "--ledger", tmp_path / "all", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert "1 row took part in 3 of 135 steps (2.2 %" in outcome.out
+    assert "Control, 3 other steps subtracted" in outcome.out
+    assert read_json(tmp_path / "out" / "manifest.json")["facts"]["touched"]["steps"] == 3
+    assert "give ledger=" in expunge.refuses(*words, "--out", tmp_path / "other")
+    assert "belongs to another data" in expunge.refuses(*words, "--ledger", folder, "--out", tmp_path / "more")

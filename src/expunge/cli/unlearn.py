@@ -19,6 +19,7 @@ def unlearn(
     fraction: Optional[float] = typer.Option(None, help="Forget a random share of the rows."),  # noqa: UP045
     changes: list[str] = typer.Option([], "--set", help="A field of the method, e.g. epochs=5."),
     model_fields: list[str] = typer.Option([], "--model-set", help="A field of the model, e.g. width=16."),
+    ledger: Optional[Path] = typer.Option(None, help="The ledger of the model's training, for methods that need it."),  # noqa: UP045
     seed: int = typer.Option(0, help="Of every random draw."),
     force: bool = typer.Option(False, help="Write into a folder that holds something else."),
 ) -> None:
@@ -48,7 +49,7 @@ def unlearn(
     module = build_model(described, train)
     io.load_weights(weights, module)
     folder = io.output_folder(out, force)
-    result = forget(module, request, chosen_method, seed=seed)
+    result = forget(module, request, chosen_method, ledger=ledger, seed=seed)
     record = {
         "command": command_line(),
         "request": {"text": result.request.text, "hash": result.request.hash},
@@ -61,13 +62,15 @@ def unlearn(
         "examples": result.log.examples,
         "moved": result.moved,
         "stopped": result.log.stopped,
+        "notes": result.log.notes,
+        "facts": result.log.facts,
         "models": {"before": io.model_digest(module), "after": io.model_digest(result.model)},
         "versions": versions(),
     }
     io.save_weights(folder / "weights.safetensors", result.model, {"method": result.method.to_config(), "seed": seed})
     io.write_json(folder / "manifest.json", record)
     typer.echo(result.request.text)
-    typer.echo(result.summary)
+    typer.echo("\n".join([result.summary, *result.log.notes]))
     typer.echo(f"Weights: {(folder / 'weights.safetensors').resolve()}")
     typer.echo("Whether the rows are gone, only an audit against retraining can say: expunge audit --help")
 

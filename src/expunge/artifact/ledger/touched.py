@@ -55,7 +55,7 @@ class Touched:
     def __str__(self) -> str:
         random = "" if self.random is None else f"; random batches: {100 * self.random:.1f} %"
         lines = [
-            f"{self.asked:,} rows took part in {len(self.steps):,} of {self.total:,} steps "
+            f"{self.asked:,} row{'s' * (self.asked != 1)} took part in {len(self.steps):,} of {self.total:,} steps "
             f"({100 * self.share:.1f} %{random}); {_size(self.bytes)} to read."
         ]
         if self.record == "sample":
