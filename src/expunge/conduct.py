@@ -18,7 +18,7 @@ from expunge.artifact.ledger import Ledger
 from expunge.audit.lineup import ORIGINAL, RETRAIN, Entrant
 from expunge.audit.subject import Cost
 from expunge.dossier import Report, audit
-from expunge.errors import ExpungeError
+from expunge.errors import Diverged, ExpungeError
 from expunge.experiment import Experiment, from_dict
 from expunge.experiment.folder import claim, model_path
 from expunge.method import Method
@@ -52,7 +52,8 @@ def conduct(experiment: Experiment, *, jobs: int = 1, force: bool = False, comma
     if jobs > 1 and len(seeds) > 1:
         threads = torch.get_num_threads()  # the same in each process: another number may round differently
         Parallel(n_jobs=jobs)(delayed(_make_apart)(experiment.config, seed, threads, sys.path) for seed in seeds)
-    made = [make(experiment, seed) for seed in seeds]
+    pool = _pool(experiment)
+    made = [make(experiment, seed, pool) for seed in seeds]
     entrants = {row: [m[row] for m in made] for row in made[0]}
     report = _judged(experiment, entrants, command)
     if experiment.ledger is not None:
@@ -83,21 +84,22 @@ def judge_given(experiment: Experiment, *, force: bool = False, command: str | N
 def retraced(experiment: Experiment, made: Mapping[str, Entrant]) -> dict[str, Any]:
     """The first seed's ledger as curves and maps, for those rows that subtract from it."""
     request, run = experiment.request, Run(seed=experiment.terms.seeds[0], device=experiment.device)
-    if experiment.recipe is None:
+    pool = _pool(experiment)
+    if pool is None:
         raise ExpungeError("There is no recipe, and so no ledger of its training.")
-    pool = Pool(experiment.recipe, request.rows, Store(), experiment.blank())
     there = (request.state != GONE).nonzero().flatten()
     original, ledger = pool.recorded(there, run)
-    rows = {row: m.share_kept for row, m in experiment.methods.items() if isinstance(m, Amnesiac)}
-    models = {row: made[row].model for row in (ORIGINAL, *rows, RETRAIN) if row in made}
+    there_are = [row for row, entrant in made.items() if not entrant.failed]
+    rows = {row: m.share_kept for row, m in experiment.methods.items() if isinstance(m, Amnesiac) and row in there_are}
+    models = {row: made[row].model for row in (ORIGINAL, *rows, RETRAIN) if row in there_are}
     told = Retrace(original.model, ledger, request, experiment.unseen, default_task(request), run)
     return told.tell(rows, models)
 
 
-def make(experiment: Experiment, seed: int) -> dict[str, Entrant]:
+def make(experiment: Experiment, seed: int, pool: Pool | None = None) -> dict[str, Entrant]:
     """The original, the retrained and the unlearned models of one seed; what is there already is read."""
-    request, recipe, run = experiment.request, experiment.recipe, Run(seed=seed, device=experiment.device)
-    pool = Pool(recipe, request.rows, Store(), experiment.blank()) if recipe is not None else None
+    request, run = experiment.request, Run(seed=seed, device=experiment.device)
+    pool = pool or _pool(experiment)
     ledger: Ledger | None = None
     if experiment.weights is not None:
         original = Entrant(experiment.load(experiment.weights)[0].to(run.device or "cpu"))
@@ -120,6 +122,13 @@ def make(experiment: Experiment, seed: int) -> dict[str, Entrant]:
     return made
 
 
+def _pool(experiment: Experiment) -> Pool | None:
+    """What trains and keeps models by the recipe; none without one."""
+    if experiment.recipe is None:
+        return None
+    return Pool(experiment.recipe, experiment.request.rows, Store(), experiment.blank())
+
+
 def _unlearned(
     experiment: Experiment, row: str, method: Method, original: nn.Module, seed: int, ledger: Ledger | None
 ) -> Entrant:
@@ -137,6 +146,9 @@ def _unlearned(
         return kept
     try:
         result = unlearn(original, experiment.request, method, recipe=recipe, ledger=ledger, seed=seed)
+    except Diverged as error:  # the other methods are to be judged all the same
+        path.unlink(missing_ok=True)
+        return Entrant(original, Cost(), "unlearned", method.to_config(), failed=f"{error}")
     except ExpungeError as error:
         raise ExpungeError(f"{row}, seed {seed}: {error}") from error
     facts = io.plain(result.log.facts)

@@ -70,8 +70,8 @@ def descend(
         recorder: is told of every step. Default: none.
 
     Raises:
-        ExpungeError: a term without rows, a region in which nothing can move, or a loss that is not finite (with the
-            step, and what to lower).
+        ExpungeError: a term without rows, or a region in which nothing can move.
+        Diverged: a loss that is not finite (with the step, and what to lower).
 
     Cost: each phase's epochs, in passes over its longest part (`together`) or over all its parts.
     """

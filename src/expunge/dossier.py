@@ -196,7 +196,7 @@ def _manifest(
         "data": {"name": request.rows.name, "hash": request.rows.hash, "unseen_hash": unseen.hash},
         "recipe": recipe.describe() if recipe is not None else None,
         "methods": [{"row": m["method"], "seed": m["seed"], **m["settings"]} for m in results["models"]],
-        "models": {f"{m['method']}/{m['seed']}": m["hash"] for m in results["models"]},
+        "models": {f"{m['method']}/{m['seed']}": m["hash"] for m in results["models"] if m["hash"]},
         "audit": {
             "attacks": list(terms.attacks),
             "relearn": None if terms.relearning is None else vars(terms.relearning),

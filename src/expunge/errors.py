@@ -34,6 +34,10 @@ def _restored(cls: type[ExpungeError], args: tuple[Any, ...], state: dict[str, A
     return error
 
 
+class Diverged(ExpungeError):
+    """A descent whose loss or weights are no longer finite numbers; the message says where, and what to lower."""
+
+
 class UnknownName(ExpungeError):
     """A name that is not among those that exist; the message offers the nearest ones.
 

@@ -56,7 +56,8 @@ def write_json(path: Path, data: Any) -> None:
 
 def plain(data: Any) -> Any:
     """Data as JSON gives it back: tuples are lists, keys are text, other things are told as text."""
-    return json.loads(json.dumps(data, default=str, sort_keys=True))
+    as_text = json.loads(json.dumps(data, default=str))  # sorted afterwards: numbers and text are not compared
+    return json.loads(json.dumps(as_text, sort_keys=True))
 
 
 def read_json(path: Path) -> Any:

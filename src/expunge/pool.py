@@ -42,7 +42,8 @@ class Pool:
         rows: the whole training data.
         store: where models are kept between processes, and where interrupted trainings go on from. Default: they
             are kept in memory only.
-        like: a model of the right shape, for recipes that cannot build one; saved weights are put into a copy.
+        like: a model of the right shape, for recipes that cannot build one; saved weights are put into a copy. Without
+            it such a recipe trains one model before others can be read back.
     """
 
     def __init__(
@@ -83,10 +84,7 @@ class Pool:
         return kept, ledger
 
     def _kept(self, key: dict[str, Any], run: Run) -> Trained | None:
-        with Run().isolated():
-            skeleton = self.recipe.blank(self.rows) if self.like is None else copy.deepcopy(self.like)
-        if skeleton is not None:
-            vars(skeleton).pop("_expunge_gone", None)  # what `like` forgot, this model has never seen
+        skeleton = self._skeleton()
         entry = self.store.get(key) if self.store is not None and skeleton is not None else None
         if entry is None or skeleton is None:
             return None
@@ -97,6 +95,19 @@ class Pool:
             return None
         skeleton.eval().to(run.device or "cpu")
         return Trained(skeleton, float(about["seconds"]), int(about["examples"]), cached=True)
+
+    def _skeleton(self) -> nn.Module | None:
+        """A model to put weights into: an untrained one, or a copy of one that is there; none where there is none."""
+        if self.like is None:
+            with Run().isolated():
+                blank = self.recipe.blank(self.rows)
+            if blank is not None:
+                return blank
+        at_hand = (self.like, *(trained.model for trained in self.memory.values()))
+        skeleton = copy.deepcopy(next((model for model in at_hand if model is not None), None))
+        if skeleton is not None:
+            vars(skeleton).pop("_expunge_gone", None)  # what the other model forgot, this one has never seen
+        return skeleton
 
     def _made(self, key: dict[str, Any], index: Tensor, run: Run, ledger: Ledger | None = None) -> Trained:
         if self.store is None:

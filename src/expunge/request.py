@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from expunge.data.adapt import as_rows
+from expunge.data.classes import label
 from expunge.data.rows import Rows
 from expunge.data.split import stratified
-from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.errors import ExpungeError, raise_if
 
 KEEP, FORGET, GONE = 0, 1, 2
 
@@ -178,20 +179,13 @@ class Request:
         names = self.rows.classes
         if isinstance(classes, (str, int, np.integer)):
             classes = [classes]
-        labels = set()
+        labels, problems = set(), list[str]()
         for c in classes:
-            if isinstance(c, str) and c in names:
-                labels.add(names.index(c))
-            elif isinstance(c, (int, np.integer)) or (isinstance(c, str) and c.isdecimal()):
-                labels.add(int(c))
-            else:
-                raise UnknownName("class", c, names)
-        wrong = sorted(c for c in labels if not 0 <= c < len(names))
-        if wrong:
-            raise ExpungeError(
-                f"Request selects 0 of {len(self.rows):,} examples for classes {wrong}; "
-                f"labels run 0..{len(names) - 1} ({', '.join(names[:20])})."
-            )
+            try:
+                labels.add(label(c, names))
+            except ExpungeError as error:
+                problems.append(str(error))
+        raise_if(problems)
         return tuple(sorted(labels))
 
     def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:

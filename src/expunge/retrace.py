@@ -41,9 +41,7 @@ class Retrace:
         run: seed and device.
     """
 
-    def __init__(
-        self, model: nn.Module, ledger: Ledger, request: Request, unseen: Rows, task: Task, run: Run
-    ) -> None:
+    def __init__(self, model: nn.Module, ledger: Ledger, request: Request, unseen: Rows, task: Task, run: Run) -> None:
         self.model, self.ledger, self.request, self.task, self.run = model, ledger, request, task, run
         self.reader = ledger.reader()
         targeted = torch.isin(unseen.y, torch.tensor(request.classes))
@@ -109,7 +107,7 @@ class Retrace:
 
     def maps(self, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
         """Grad-CAM maps of the targeted class in some unseen images, under each model; empty where there are none."""
-        if len(self.targeted.shape) != 3 or not self.request.classes:
+        if not self.request.classes or not len(self.targeted) or len(self.targeted.shape) != 3:
             return []
         x_BCHW, y_B = self.targeted.x(torch.arange(min(MAPS, len(self.targeted)))), self.targeted.y[:MAPS]
         found = {}
@@ -131,7 +129,7 @@ class Retrace:
             yield done, weights
 
     def _look(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """The accuracy in percent of the original with these weights, on targeted and on retained rows."""
+        """The accuracy in percent of the original with these weights, on targeted and on retained rows if any."""
         model = copy.deepcopy(self.model)
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -139,7 +137,8 @@ class Retrace:
                     p.copy_(weights[name].to(p))
         if weights and has_statistics(model):
             recalibrate(model, self.request.rows, self.averaging, self.run)
-        return {"targeted": self._accuracy(model, self.targeted), "retained": self._accuracy(model, self.retained)}
+        parts = {"targeted": self.targeted, "retained": self.retained}
+        return {part: self._accuracy(model, rows) for part, rows in parts.items() if len(rows)}
 
     def _accuracy(self, model: nn.Module, rows: Rows) -> float:
         device = self.run.device_of(model)
@@ -148,7 +147,7 @@ class Retrace:
                 (self.task.scores(model.eval(), rows.x(i).to(device)).argmax(1).cpu() == rows.y[i]).sum()
                 for i in torch.arange(len(rows)).split(1000)
             ]
-        return round(100 * float(sum(hits)) / max(len(rows), 1), 2)
+        return round(100 * float(sum(hits)) / len(rows), 2)
 
 
 def _some(rows: Rows, where: Tensor) -> Rows:

@@ -55,7 +55,8 @@ def unlearn(
         fields: hyper-parameters of a method given by name.
 
     Raises:
-        ExpungeError: whatever cannot work, all reasons at once, before compute; or a loss that is not finite.
+        ExpungeError: whatever cannot work, all reasons at once, before compute.
+        Diverged: a loss that is not finite.
 
     Cost: the method's, see its card.
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import ExpungeError
+from expunge.errors import Diverged
 from expunge.feed import Batch
 from expunge.phase import Phase
 from expunge.run import Run
@@ -96,8 +96,8 @@ class Watch:
                 raise self._lost(f"The loss became {float(loss)} at step {step + 1}")
         self.unread.clear()
 
-    def _lost(self, what: str) -> ExpungeError:
-        return ExpungeError(
+    def _lost(self, what: str) -> Diverged:
+        return Diverged(
             f"{what} of phase {self.number + 1}. Lower lr (now {self.phase.lr:g}), set clip_norm, or take fewer epochs."
         )
 

@@ -151,3 +151,15 @@ def test_what_retraining_does_better_than_the_original_is_no_damage() -> None:
     forgot = told(20, forget=0.5, retain=0.85, unseen=0.85)
     assert judge.verdict("m", [forgot]).word != WITHIN
     assert judge.verdict("m", [told(21, forget=0.5, retain=0.6, unseen=0.85)]).word == DAMAGED
+
+
+def test_one_distance_between_two_retrainings_gives_no_interval() -> None:
+    original, unsure = told(10, forget=1.0), told(20, forget=0.98, sure=1.0)
+    two = Judge([told(s, forget=0.98) for s in range(2)], [original]).verdict("m", [unsure])
+    three = Judge([told(s, forget=0.98) for s in range(3)], [original]).verdict("m", [unsure])
+    assert two.metric == three.metric == "js"
+    assert two.low is None
+    assert two.high is None
+    assert "without an interval: two retrainings have one distance between them" in two.sentence
+    assert three.low < three.difference < three.high
+    assert "interval" not in three.sentence

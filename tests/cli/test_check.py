@@ -26,7 +26,7 @@ BAD: dict[str, Any] = {
 TOLD = {
     "'modle'": "Did you mean 'model'",
     "'lenett'": "Did you mean 'lenet'",
-    "classes [12]": "labels run 0..9",
+    "no class 12": "labels run 0..9",
     "recipe: Unknown setting 'epoch'": "Did you mean 'epochs'",
     "got -1": "lr must be above 0",
     "got 4": "label_smoothing must be from 0 to below 1",
@@ -54,7 +54,7 @@ def test_unknown_data_does_not_hide_the_other_problems(expunge: Shell, tmp_path:
     file = write_yaml(tmp_path / "bad.yaml", {**BAD, "data": {"name": "digist"}})
     said = expunge.refuses("check", file)
     assert "Did you mean 'digits'" in said
-    assert all(wrong in said for wrong in TOLD if wrong != "classes [12]")  # that one needs the data
+    assert all(wrong in said for wrong in TOLD if wrong != "no class 12")  # that one needs the data
 
 
 def test_a_fine_file(expunge: Shell, small: Path, tmp_path: Path) -> None:

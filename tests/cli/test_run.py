@@ -273,8 +273,28 @@ def test_a_folder_that_cannot_be_written(expunge: Shell, small: Path, tmp_path: 
     assert (tmp_path / "file").read_text() == "a file"
 
 
-def test_a_method_that_diverges_is_named(expunge: Shell, small: Path, tmp_path: Path) -> None:
-    said = expunge.refuses("run", small, "--set", "methods=[{name: finetune, row: wild, lr: 1e30}]")
-    assert "wild, seed 0" in said
-    said = expunge.refuses("run", small, "--set", "methods=[{name: finetune, row: wild, lr: 1e30}]", "--jobs", "2")
-    assert re.search(r"wild, seed [01]", said)  # whichever process was first
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_method_that_diverges_fails_alone(expunge: Shell, small: Path, tmp_path: Path, jobs: int) -> None:
+    methods = "methods=[{name: finetune, row: wild, lr: 1e30}, {name: finetune, epochs: 1}]"
+    outcome = expunge("run", small, "--set", methods, "--jobs", str(jobs))
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.out.split())
+    assert "wild: model damaged. There is no model to judge: The loss became" in said
+    results = read_json(tmp_path / "out" / "results.json")
+    wild, other = ([m for m in results["models"] if m["method"] == row] for row in ("wild", "finetune"))
+    assert [m["seed"] for m in wild] == [0, 1]
+    for entry in wild:
+        assert entry["measurements"].keys() == other[0]["measurements"].keys()
+        for told in entry["measurements"].values():
+            assert re.match(r"The loss became \S+ at step \d+ of phase 1\. Lower lr", told["failed"])
+        assert entry["hash"] is None
+        assert entry["settings"]["lr"] == 1e30
+    assert all("value" in m["measurements"]["ua"] for m in other)
+    assert not list((tmp_path / "out" / "models").glob("wild*"))
+    rows = read_csv(tmp_path / "out")
+    assert {row["ua"] for row in rows if row["method"] == "wild"} == {""}
+    assert "failed: The loss became" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_recipe_that_diverges_ends_the_run(expunge: Shell, small: Path) -> None:
+    assert "Lower lr (now 1e+30)" in expunge.refuses("run", small, "--set", "recipe.lr=1e30")

@@ -117,6 +117,24 @@ def test_an_own_recipe_needs_a_model_of_the_right_shape_to_be_read_again(spied, 
     assert not getattr(again.model, "_expunge_gone", {})  # it has forgotten nothing: it never knew
 
 
+def test_without_one_the_first_model_it_trains_is_the_shape_of_the_others(spied, store):
+    calls = []
+
+    def mine(dataset, ids, seed):
+        calls.append((len(ids), seed))
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def all_three():
+        pool = Pool(own_recipe(mine), spied, store)
+        return [trained(pool), trained(pool, torch.arange(50)), trained(pool, seed=1)]
+
+    first, again = all_three(), all_three()
+    assert calls == [(100, 0), (50, 0), (100, 1), (100, 0)]  # the fourth, in the second pool, for its shape
+    assert [m.cached for m in again] == [False, True, True]
+    assert [bits(m.model) for m in again[1:]] == [bits(m.model) for m in first[1:]]
+    assert len({id(m.model) for m in again}) == 3
+
+
 @pytest.mark.parametrize("name", ["tensors.safetensors", "about.json"])
 def test_a_damaged_entry_is_named_and_made_anew(name, spied, store):
     first = trained(Pool(RECIPE, spied, store))

@@ -142,7 +142,7 @@ def _entry(s: Subject, found: Measurements, base: Measurements | None, retrainin
             "ratio": seconds / retraining if seconds is not None and retraining else None,
             "cached": s.cost.cached,
         },
-        "hash": model_digest(s.model),
+        "hash": None if s.failed else model_digest(s.model),
     }
 
 
@@ -157,7 +157,9 @@ def _verdicts(lineup: Lineup, damaged: dict[int, str], pool: Pool | None) -> lis
         subjects = lineup.of(method)
         broken = [damaged[id(s)] for s in subjects if id(s) in damaged]
         if broken:
-            found.append(Verdict(method, DAMAGED, f"The model lost everything: {broken[0]}"))
+            no_model = any(s.failed for s in subjects)
+            opening = "There is no model to judge" if no_model else "The model lost everything"
+            found.append(Verdict(method, DAMAGED, f"{opening}: {broken[0]}"))
         elif bench is None:
             found.append(without_retraining(method, _what_is_missing(lineup, pool)))
         else:

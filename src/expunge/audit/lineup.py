@@ -62,6 +62,7 @@ class Entrant:
         source: `"given"` or `"unlearned"`.
         settings: hyper-parameters, for the record.
         facts: what was measured while it was made, as plain data.
+        failed: why there is no such model, and `model` is only like it; empty where there is one.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class Entrant:
     source: str = "given"
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    failed: str = ""
 
 
 Entrants = Mapping[str, Sequence[Entrant]]
@@ -106,7 +108,7 @@ def line_up(
     _check(entrants, request, task, terms)
     given = {
         name: [
-            Subject(name, seed, e.model, task, ground, e.cost, e.source, e.settings, e.facts)
+            Subject(name, seed, e.model, task, ground, e.cost, e.source, e.settings, e.facts, e.failed)
             for seed, e in zip(terms.seeds, some)
         ]
         for name, some in entrants.items()

@@ -66,7 +66,7 @@ def measure(subject: Subject, peers: Peers, reference: Measurements | None) -> M
         if compute is None:
             continue
         try:
-            found[name] = compute()
+            found[name] = Estimate.failed(subject.failed) if subject.failed else compute()
         except Exception as error:  # one number that fails must not take the others with it
             found[name] = Estimate.failed(f"{error}" or type(error).__name__)
     return found

@@ -114,6 +114,7 @@ class Subject:
         source: `"trained"`, `"unlearned"` or `"given"`.
         settings: hyper-parameters, for the record.
         facts: what was measured while it was made, as plain data.
+        failed: why there is no such model, and so no answers; empty where there is one.
         scores: what the model answered, by part; the same model under another name shares them.
         memo: what was computed from the scores already.
     """
@@ -127,6 +128,7 @@ class Subject:
     source: str = "given"
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    failed: str = ""
     scores: dict[str, Tensor] = field(default_factory=dict, repr=False)
     memo: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
@@ -151,6 +153,8 @@ class Subject:
         return self.unseen if self.ground.alike is self.ground.unseen else self._scores("alike", self.ground.alike)
 
     def _scores(self, part: str, rows: Rows) -> Tensor:
+        if self.failed:
+            raise ExpungeError(self.failed)
         if part not in self.scores:
             scores = outputs(self.model, self.task, rows)
             if not torch.isfinite(scores).all():

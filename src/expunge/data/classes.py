@@ -1,11 +1,15 @@
-"""NAME.json beside a file of data: what its classes are called and where it comes from."""
+"""What classes are called: from the NAME.json beside a file of data, and back from a name to its label."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from expunge.errors import ExpungeError
+import numpy as np
+
+from expunge.errors import ExpungeError, UnknownName
 
 
 def described(path: Path) -> tuple[list[str] | None, str]:
@@ -30,3 +34,22 @@ def described(path: Path) -> tuple[list[str] | None, str]:
 def stem(path: Path) -> str:
     """The NAME of NAME.npz or NAME.jsonl.gz."""
     return path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".npz")
+
+
+def label(given: Any, classes: Sequence[str]) -> int:
+    """The label of a class that is given by name, or by label as a number or text.
+
+    Raises:
+        UnknownName: no class has this name.
+        ExpungeError: no class has this label.
+    """
+    if isinstance(given, str) and given in classes:
+        return list(classes).index(given)
+    counted = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
+    if not counted and not (isinstance(given, str) and given.isdecimal()):
+        raise UnknownName("class", given, classes)
+    if not 0 <= int(given) < len(classes):
+        raise ExpungeError(
+            f"There is no class {int(given)}: labels run 0..{len(classes) - 1} ({', '.join(classes[:20])})."
+        )
+    return int(given)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from expunge.data import catalogue, digits, folder, hugging_face, idx, npz, text
+from expunge.data.limit import class_limited, limited
 from expunge.data.rows import Rows
-from expunge.data.split import stratified
 from expunge.errors import ExpungeError, UnknownName
 
 
-def load(name_or_path: str | Path, limit: int | None = None, seed: int = 0) -> tuple[Rows, Rows]:
+def load(
+    name_or_path: str | Path,
+    limit: int | None = None,
+    seed: int = 0,
+    class_limit: Mapping[int | str, int] | None = None,
+) -> tuple[Rows, Rows]:
     """Training and test rows of a named dataset, a file, or a folder.
 
     Tried in this order: `"digits"` (built in); `"hf:NAME"` or `"hf:NAME:CONFIGURATION"` through the library
@@ -24,28 +30,18 @@ def load(name_or_path: str | Path, limit: int | None = None, seed: int = 0) -> t
         name_or_path: what to load.
         limit: a stratified random part of the training rows, at most this many, at least one for each class;
             they keep their ids. The test rows are never limited. Default: all.
-        seed: of that draw, and of the 80/20 split of data that comes unsplit; digits are always split alike.
+        seed: of these draws, and of the 80/20 split of data that comes unsplit; digits are always split alike.
+        class_limit: for single classes, by label or name, how many of their training rows stay at most, 1 or more;
+            a random part of those that `limit` left. Default: all.
 
     Raises:
         UnknownName: nothing has this name.
-        ExpungeError: the data cannot be read as it is (what was found and expected is said), or `limit` is
-            less than the number of classes.
+        ExpungeError: the data cannot be read as it is (what was found and expected is said), `limit` is less than
+            the number of classes, or `class_limit` names a class that is not there or leaves it no row.
         MissingExtra: a format needs a library that is not installed.
     """
     train, test = _read(name_or_path, seed)
-    return _limited(train, limit, seed), test
-
-
-def _limited(train: Rows, limit: int | None, seed: int) -> Rows:
-    if limit is None:
-        return train
-    if isinstance(limit, bool) or not isinstance(limit, int):
-        raise ExpungeError(f"limit must be a whole number of rows; got {limit!r}.")
-    if limit <= 0 or limit < min(train.num_classes, len(train)):
-        raise ExpungeError(
-            f"limit must be at least {train.num_classes}, a row for each class of {train.name}; got {limit}."
-        )
-    return train if limit >= len(train) else train.take(stratified(train.y, limit, seed))
+    return class_limited(limited(train, limit, seed), class_limit, seed), test
 
 
 def _read(place: str | Path, seed: int) -> tuple[Rows, Rows]:

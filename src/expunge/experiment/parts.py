@@ -27,14 +27,17 @@ Config = Mapping[str, Any]
 
 def load_data(config: Config) -> tuple[Rows, Rows]:
     """Training and unseen rows: `{name: mnist, limit: 10000}`, `{path: x.npz}` or `{build: "module:function"}`."""
-    _known(config, ("name", "path", "build", "limit", "seed"))
+    cuts = ("limit", "seed", "class_limit")
+    _known(config, ("name", "path", "build", *cuts))
     sources = [key for key in ("name", "path", "build") if config.get(key) is not None]
     if len(sources) != 1:
         raise ExpungeError(f"give one of name, path and build, e.g. {{name: digits}}; got {_listing(sources)}.")
     if sources != ["build"]:
-        return data.load(str(config[sources[0]]), limit=config.get("limit"), seed=config.get("seed", 0))
+        return data.load(str(config[sources[0]]), **{key: config[key] for key in cuts if key in config})
     if set(config) - {"build"}:
-        raise ExpungeError("limit and seed are for data given by name or path; cut your own data where you build it.")
+        raise ExpungeError(
+            "limit, class_limit and seed are for data given by name or path; cut your own data where you build it."
+        )
     made = own.call(config["build"])
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         raise ExpungeError(f"{config['build']} must return a pair: training data, unseen data.")

@@ -75,7 +75,7 @@ def changed(config: Mapping[str, Any], change: str) -> dict[str, Any]:
     try:
         for key in steps:
             at = _inside(at, key)
-        at[int(last) if isinstance(at, list) else last] = value
+        at[_key(at, last)] = value
     except (ValueError, IndexError, TypeError) as error:
         raise ExpungeError(f"--set {change}: the file has no place {place!r}; lists are counted from 0.") from error
     return copied
@@ -83,7 +83,7 @@ def changed(config: Mapping[str, Any], change: str) -> dict[str, Any]:
 
 def _inside(at: Any, key: str) -> Any:
     """What lies under a key, made where there is nothing; a method given by its name alone gets room for fields."""
-    index = int(key) if isinstance(at, list) else key
+    index = _key(at, key)
     inner = at.get(index) if isinstance(at, dict) else at[index]
     if inner is None:
         inner = {}
@@ -91,6 +91,12 @@ def _inside(at: Any, key: str) -> Any:
         inner = {"name": inner}
     at[index] = inner
     return inner
+
+
+def _key(at: Any, text: str) -> int | str:
+    """A place in a list is a number, and so may a key be, such as the label of a class."""
+    numbered = isinstance(at, dict) and text not in at and text.isdecimal() and int(text) in at
+    return int(text) if isinstance(at, list) or numbered else text
 
 
 def parse_seeds(text: str) -> list[int]:

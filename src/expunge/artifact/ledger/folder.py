@@ -46,7 +46,7 @@ class LedgerFolder:
     def ended(self) -> str:
         """Why the ledger ends before the training did; empty when it does not."""
         found = self._open().get("ended")
-        return "" if not found else f"it ends at step {found[0]:,}: {found[1]}"
+        return "" if not found else f"it ends at step {found[0]:,}: {found[1].rstrip('.')}"
 
     def touched(self, request: Request | Iterable[Hashable] | str | Path) -> Touched:
         """How much of the training a request touches: steps, share, rows, bytes; print it to see what it means.
@@ -176,9 +176,9 @@ class LedgerFolder:
                 self._release()
 
     def _release(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-        self._journal, self._writing = None, False
+        journal, self._journal, self._writing = self._journal, None, False
+        if journal is not None:
+            journal.close()
 
     def _open(self, writing: bool = False) -> Journal:
         if writing and not self._writing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -154,7 +155,8 @@ class Ledger(LedgerFolder):
             journal.put("marks", {**journal.get("marks", {}), str(journal.last): self.digest(self._capture.model)})
             if name:
                 journal.put("names", {**journal.get("names", {}), name: journal.last})
-            journal.commit()
+            with self._writer.going_on():
+                journal.commit()
         return self._capture.step
 
     def named(self, name: str) -> int | None:
@@ -187,16 +189,25 @@ class Ledger(LedgerFolder):
 
     def close(self) -> None:
         """Bring everything to the disk and let go of the optimiser; the ledger then knows the weights it ends at."""
-        capture, writer = self._capture, self._writer
         try:
-            if capture is not None:
-                capture.detach()
+            if self._capture is not None:
+                self._capture.detach()
                 self.mark()
-        finally:
-            self._capture = self._writer = None
-            if writer is not None:
-                writer.close()
-            self._release()
+        except BaseException:
+            with suppress(ExpungeError):  # the first failure is the one to tell
+                self._let_go()
+            raise
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """End the thread behind, and close the files."""
+        writer, self._capture, self._writer = self._writer, None, None
+        with nullcontext() if writer is None else writer.going_on():
+            try:
+                if writer is not None:
+                    writer.close()
+            finally:
+                self._release()
 
     def __enter__(self) -> Ledger:
         return self

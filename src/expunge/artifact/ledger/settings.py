@@ -20,8 +20,8 @@ class Settings:
 
     Args:
         keep: the share of each layer's entries that is kept, those of largest magnitude; above 0 and up to 1. Default
-            0.1: on MNIST the smallest that forgot on every seed with some margin. 1 is conventional amnesiac, and
-            serves every smaller share as well.
+            0.1, twice what `partial_amnesiac` takes back by default, so that there is room to choose. 1 is conventional
+            amnesiac, and serves every smaller share as well.
         values: how the kept values are stored: `"float32"` (default), `"float16"` or `"bfloat16"` (half the room;
             the rounding error is stated), or `"float64"` (undoing every step gives the first weights bit for bit).
         carry: add what rounding lost in a step to the next one, so that errors do not add up. Default no.

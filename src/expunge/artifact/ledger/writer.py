@@ -7,8 +7,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from expunge.artifact.ledger.journal import Entry, Journal
 from expunge.errors import ExpungeError
@@ -97,6 +97,16 @@ class Writer:
             if not self._told and (self.ended or self._safe < self._taken):
                 self._tell()
 
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Whatever else the disk refuses is told as `on_error` says: raised, or warned of once."""
+        try:
+            yield
+        except ExpungeError as error:
+            if self.on_error == "stop":
+                raise
+            self._warn(str(error))
+
     def _over(self) -> bool:
         """Whether nothing is written any more; in a forked process the thread is not there."""
         return self.ended is not None or not self._thread.is_alive()
@@ -104,11 +114,15 @@ class Writer:
     def _tell(self) -> None:
         step, why = self.ended or (self.journal.last, "its thread is not running in this process.")
         message = f"The ledger {self.journal.folder} ends at step {step}: {why}"
-        told, self._told = self._told, True
         if self.on_error == "stop":
+            self._told = True
             raise ExpungeError(message)
+        self._warn(message)
+
+    def _warn(self, message: str) -> None:
+        told, self._told = self._told, True
         if not told:
-            warnings.warn(f"{message} Training goes on without it.", stacklevel=3)
+            warnings.warn(f"{message} Training goes on without it.", stacklevel=4)
 
     # -- in the thread -----------------------------------------------------------------------------------------
 

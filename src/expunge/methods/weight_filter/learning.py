@@ -15,6 +15,7 @@ from expunge.artifact.gates import Gated
 from expunge.data.rows import Rows
 from expunge.descend import Log, descend
 from expunge.errors import ExpungeError
+from expunge.layout import channels_last
 from expunge.loss import Loss
 from expunge.phase import Phase, Term
 from expunge.run import Run
@@ -104,7 +105,8 @@ def learn(gated: Gated, rows: Rows, index: Tensor, task: Task, how: WeightFilter
         penalty=lambda _, __: how.closed * (1 - gated.gates()).mean(),
     )
     try:
-        log = descend(gated, rows, parts, task, [phase], run)
+        with channels_last(gated.frozen):
+            log = descend(gated, rows, parts, task, [phase], run)
     except ExpungeError:
         _look_for_nan(gated, rows, torch.cat(list(parts.values())), task, run)
         raise

@@ -38,5 +38,6 @@ def lines(name: str, about: str, below: str, curves: Mapping[str, Points], perce
         for part, tint, dashes in PARTS:
             points = curves.get(part) or []
             look: dict[str, Any] = {"color": ink(tint), "linewidth": 1.6, "linestyle": dashes, "marker": "o"}
-            ax.plot([x for x, _ in points], [y for _, y in points], markersize=2.5, **look)
+            look |= {"markersize": 2.5, "clip_on": False}  # whole markers at the edge
+            ax.plot([x for x, _ in points], [y for _, y in points], **look)
         return canvas.svg(figure, name, about)

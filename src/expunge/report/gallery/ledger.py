@@ -5,49 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from expunge.report import wording
 from expunge.report.figures.lines import lines
 from expunge.report.figures.maps import maps
 from expunge.report.gallery.section import Legend, Section, matrix
-from expunge.report.tables import Row, entries_of, methods_of, number
+from expunge.report.tables import Row, entries_of, mean, methods_of, number
 
-LEGEND: Legend = (("forget", "targeted"), ("dashes", "retained"))
+LEGEND: Legend = (("line forget", "targeted"), ("dashes", "retained"))
 
 
 def along(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
-    """Accuracy along the training and along each subtraction; None without a ledger of whole updates."""
-    told = _told(results)
+    """Accuracy along the training and along each subtraction; None where neither was saved."""
+    told = _mapping(results.get("ledger"))
     panels = []
-    if told.get("training"):
-        curves = _curves(told["training"], "step")
+    if curves := _curves(told.get("training"), "step"):
         panels.append(("Training", lines("ledger-training", "Accuracy along the training", "step", curves)))
-    for i, (row, points) in enumerate((told.get("unlearning") or {}).items()):
+    for i, (row, curves) in enumerate(_by_row(told.get("unlearning"))):
         about = f"Accuracy while {row} takes back the touched steps"
-        drawn = lines(f"ledger-undo-{i}", about, "% of the touched steps", _curves(points, "share"), percent=True)
-        panels.append((row, drawn))
+        panels.append((row, lines(f"ledger-undo-{i}", about, "% of the touched steps", curves, percent=True)))
     if not panels:
         return None
+    targeted = told["rows"] if isinstance(told.get("rows"), str) else "the targeted rows"
     caption = (
-        f"First seed; accuracy on {told.get('rows', 'the targeted rows')} and on retained unseen rows: while the model "
-        "learns, replayed from the ledger, and while each method takes the touched steps back, first to last."
+        f"First seed. Accuracy on {targeted}, and on unseen rows of what is retained: while the model learns, replayed "
+        "from the ledger, and while each method takes the touched steps back, first to last."
     )
     return Section("Along training and unlearning", caption, tuple(panels), "panels", LEGEND)
 
 
 def affected(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     """Accuracy after a random share of all steps is taken back; None where that was not saved."""
-    told = _told(results)
-    shares = told.get("affected") or {}
+    told = _mapping(results.get("ledger"))
     panels = tuple(
-        (row, lines(f"ledger-share-{i}", f"{row} over the share", "% of all steps", _curves(points, "share"), True))
-        for i, (row, points) in enumerate(shares.items())
+        (row, lines(f"ledger-share-{i}", f"Accuracy over the share that {row} takes", "% of all steps", curves, True))
+        for i, (row, curves) in enumerate(_by_row(told.get("affected")))
     )
     if not panels:
         return None
-    steps, touched = number(told.get("steps")) or 0, number(told.get("touched")) or 0
-    caption = (
-        "What is left when random steps are taken back, whoever took part in them. "
-        f"This request touches {touched:,.0f} of {steps:,.0f} steps ({100 * touched / max(steps, 1):.1f} %)."
-    )
+    caption = "First seed. Accuracy after random steps are taken back, whoever took part in them."
+    steps, touched = number(told.get("steps")), number(told.get("touched"))
+    if steps and touched is not None:
+        caption += f" This request touches {touched:,.0f} of {steps:,.0f} steps ({100 * touched / steps:.1f} %)."
     return Section("How many steps a model can lose", caption, panels, "panels", LEGEND)
 
 
@@ -57,32 +55,36 @@ def control(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     columns = [f"{part}, {when}" for part in ("forgotten", "retained") for when in ("before", "after", "control")]
     names, grid = [], []
     for method in methods_of(results):
-        found = [c for e in entries_of(results, method) if (c := (e.get("facts") or {}).get("control"))]
-        if found:
+        found = [_mapping(_mapping(entry.get("facts")).get("control")) for entry in entries_of(results, method)]
+        values = [mean([_mapping(c.get(when)).get(part) for c in found]) for part in parts for when in _WHEN]
+        if any(value is not None for value in values):
             names.append(method)
-            values = [[number((c.get(w) or {}).get(p)) for c in found] for p in parts for w in _WHEN]
-            grid.append([_mean(v) for v in values])
+            grid.append([None if value is None else value / 100 for value in values])
     if not names:
         return None
     caption = (
         "Percent of training rows answered right, mean over seeds. The control takes back as many other steps: where "
         "it loses as much of the forgotten rows as the method does, that is damage and not forgetting."
     )
-    return matrix("Is it the right steps?", "ledger-control", caption, names, columns, grid)
+    text = [["" if value is None else wording.figure(100 * value, "%") for value in values] for values in grid]
+    return matrix("Is it the right steps?", "ledger-control", caption, names, columns, grid, text=text)
 
 
 def attention(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     """Class activation maps of the targeted class before and after; None where there are none."""
-    saved = [one for one in _told(results).get("maps") or [] if isinstance(one, dict)]
-    columns = list(dict.fromkeys(name for one in saved for name in one.get("maps") or {}))
+    saved = _mapping(results.get("ledger")).get("maps")
+    saved = [one for one in saved if isinstance(one, Mapping)] if isinstance(saved, list) else []
+    found = [_mapping(one.get("maps")) for one in saved]
+    columns = list(dict.fromkeys(name for some in found for name in some))
     if not columns:
         return None
-    heats = [[(one.get("maps") or {}).get(name) for name in columns] for one in saved]
-    images = [one.get("image") for one in saved]
-    drawn = maps("ledger-maps", "Class activation maps", [""] * len(saved), columns, images, heats)
+    heats = [[some.get(name) for name in columns] for some in found]
+    names, images = [f"image {i}" for i in range(1, len(saved) + 1)], [one.get("image") for one in saved]
+    drawn = maps("ledger-maps", "Class activation maps", names, columns, images, heats)
     caption = (
-        "Grad-CAM of the targeted class in unseen images of it, the maps of an image on one scale: where the model "
-        "still finds the class, if it does; a map that faded found less."
+        "First seed. Grad-CAM of the targeted class in unseen images of it: what speaks for the class, where. The maps "
+        "of an image are on one scale, so that one that faded looks faded. An empty map alone is no proof of "
+        "forgetting: it is the accuracy that says how often the class is still recognised."
     )
     return Section("Where the model looks for the class", caption, (("", drawn),), "wide")
 
@@ -90,23 +92,23 @@ def attention(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
 _WHEN = ("before", "after", "control")
 
 
-def _told(results: dict[str, Any]) -> dict[str, Any]:
-    told = results.get("ledger")
-    return told if isinstance(told, dict) else {}
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """The mapping, or an empty one for anything else: a saved file may be damaged."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _by_row(saved: Any) -> list[tuple[str, dict[str, list[tuple[float, float]]]]]:
+    """The curves of each row that has any."""
+    return [(row, curves) for row, points in _mapping(saved).items() if (curves := _curves(points, "share"))]
 
 
 def _curves(points: Any, along: str) -> dict[str, list[tuple[float, float]]]:
-    """Points by rising place; what is no number is left out."""
+    """Points by rising place; what is no place or no percentage is left out."""
     found: dict[str, list[tuple[float, float]]] = {}
     for point in points if isinstance(points, list) else []:
-        x = number(point.get(along)) if isinstance(point, Mapping) else None
+        x = number(_mapping(point).get(along))
         for part in ("targeted", "retained"):
-            y = number(point.get(part)) if x is not None else None
-            if x is not None and y is not None:
+            y = number(_mapping(point).get(part))
+            if x is not None and y is not None and x >= 0 and 0 <= y <= 100:
                 found.setdefault(part, []).append((x, y))
     return {part: sorted(some) for part, some in found.items()}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
