@@ -156,10 +156,16 @@ class Recipe:
         raise_if(task.problems(model, rows))
         phase = replace(Phase.of(self, terms=(Term("train"),)), groups=self.grouping(rows))
         run = self.circumstances(run)
-        recording = None if ledger is None else Recording(ledger, rows, checkpoint)
-        log = descend(model, rows, {"train": index}, task, [phase], run, None, recording or checkpoint, recording)
+        parts, phases = {"train": index}, [phase]
+        if ledger is None or ledger.deletions:  # which recording the same training anew would lose
+            log = descend(model, rows, parts, task, phases, run, None, checkpoint)
+            if ledger is not None:
+                ledger.check(model)
+        else:
+            with ledger:
+                recording = Recording(ledger, rows, index, checkpoint)
+                log = descend(model, rows, parts, task, phases, run, None, recording, recording)
         if ledger is not None:
-            ledger.close()
             model._expunge_ledger = str(ledger.path)  # type: ignore[assignment]
         return model.eval(), log
 

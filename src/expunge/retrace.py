@@ -68,7 +68,8 @@ class Retrace:
             "rows": "unseen rows of the targeted classes" if self.request.classes else "the targeted rows themselves",
         }
         by_update = self.ledger.settings.record == "update"
-        curves = {row: self.unlearning(touched.steps, keep) for row, keep in methods.items()} if by_update else {}
+        there = np.intersect1d(touched.steps, self.ledger.stored)
+        curves = {row: self.unlearning(there, keep) for row, keep in methods.items()} if by_update else {}
         shares = {row: self.affected(keep) for row, keep in methods.items()} if by_update else {}
         told = {"training": self.training(), "unlearning": curves, "affected": shares, "maps": self.maps(models)}
         return {**about, **told}
@@ -76,7 +77,7 @@ class Retrace:
     def training(self) -> list[dict[str, float]]:
         """Accuracy along the training, which a ledger of whole updates replays; empty for any other."""
         start = self.ledger.path / "start.safetensors"
-        if self.ledger.settings.keep < 1 or self.ledger.settings.record != "update" or not start.is_file():
+        if not self.ledger.whole or not start.is_file():
             return []
         weights = {n: t.double() for n, t in io.read_tensors(start)[0].items()}
         found = [{"step": 0, **self._look(weights)}]
@@ -96,9 +97,9 @@ class Retrace:
 
     def affected(self, keep: float | None) -> list[dict[str, float]]:
         """Accuracy on all unseen rows after subtracting a random share of all steps, whoever took part in them."""
-        total = self.ledger.steps
-        order = np.random.default_rng(derive(self.run.seed, "affected")).permutation(np.arange(1, total + 1))
-        ends = [max(1, round(share * total)) for share in SHARES]
+        total, stored = self.ledger.steps, self.ledger.stored
+        order = np.random.default_rng(derive(self.run.seed, "affected")).permutation(stored)
+        ends = [max(1, round(share * total)) for share in SHARES if share * total <= len(stored)]
         pieces = [order[a:b] for a, b in zip([0, *ends], ends)]
         found = [{"share": 0.0, **self._look({})}]
         for done, weights in self._subtracted(pieces, keep):

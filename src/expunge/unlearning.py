@@ -76,6 +76,8 @@ def unlearn(
     known = as_recipe(recipe) if recipe is not None else None
     ledger = ledger if ledger is not None else getattr(model, "_expunge_ledger", None)
     opened = Ledger(ledger) if isinstance(ledger, (str, Path)) else ledger
+    if opened is not None and opened.about is None:
+        raise ExpungeError(f"There is no ledger in {opened.path}; it is made while a model is trained.")
     given = {name for name, one in (("recipe", known), ("ledger", opened)) if one is not None}
     others = ", ".join(suitable(request.scope, task.family, given))
     check(model, request, method, task, given, f"Methods for this request: {others}.")

@@ -267,9 +267,9 @@ def test_a_ledger_of_other_settings_data_or_training_is_refused(train, tmp_path)
 
 def test_going_on_needs_the_model_where_the_ledger_ends(train, tmp_path):
     model, _, story = trained(tmp_path, train, keep=1.0)
-    again = ex.Ledger(tmp_path)
+    again, other = ex.Ledger(tmp_path), net()
     with pytest.raises(ExpungeError, match=r"14 steps, and this model is not where they end.*ledger.rewind"):
-        again.watch(net(), torch.optim.SGD(net().parameters(), lr=1))
+        again.watch(other, torch.optim.SGD(other.parameters(), lr=1))
     again.close()
     more = ex.Ledger(tmp_path)
     fit(model, train, batches(train, 1, seed=5), torch.optim.SGD(model.parameters(), lr=0.1), more)
@@ -283,3 +283,101 @@ def test_ids_never_seen_are_refused(train, tmp_path):
     rows = ex.Rows(train.x(torch.arange(300)), train.y[:300])
     with pytest.raises(ExpungeError, match="took part in no step"):
         ex.unlearn(model, ex.Request(rows, ids=[290]), "partial_amnesiac", ledger=ledger)
+
+
+def test_an_optimiser_of_some_layers_only(train, tmp_path):
+    """A head that is tuned on: only what moves is recorded, and can be taken back."""
+    model, ledger = net(), ex.Ledger(tmp_path, keep=1.0)
+    first = weights(model)
+    fit(model, train, batches(train, 1), torch.optim.SGD(model[3].parameters(), lr=0.1), ledger)
+    total = ledger.reader().total(range(1, ledger.steps + 1))
+    assert set(total) == {"3.weight", "3.bias"}
+    assert torch.allclose(model[3].weight.double() - total["3.weight"], first["3.weight"].double(), atol=1e-6)
+    changed = net()
+    changed.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        changed[0].weight += 1  # a layer that is not recorded counts as well
+    assert ledger.ends_at(model)
+    assert not ledger.ends_at(changed)
+
+
+def test_a_model_with_a_part_of_that_name_is_recorded_as_a_whole(train, tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module, self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.head(self.module(x))
+
+    model, ledger = Own(), ex.Ledger(tmp_path, keep=1.0)
+    fit(model, train, batches(train, 1), torch.optim.SGD(model.parameters(), lr=0.1), ledger)
+    assert [n for n, _, _ in ledger.about["layers"]] == [n for n, _ in model.named_parameters()]
+
+
+@pytest.mark.parametrize("wrong", [torch.eye(2), 2.5, "abc", [1.5]])
+def test_ids_of_other_kinds_are_refused_before_the_step(wrong, tmp_path):
+    _, _, ledger = begin(tmp_path)
+    with pytest.raises(ExpungeError, match="Ids"):
+        ledger.uses(wrong)
+
+
+def test_ids_may_be_tensors_one_by_one(train, tmp_path):
+    sensitive = train.ids[:2]
+    model, ledger = net(), ex.Ledger(tmp_path, keep=1.0, sensitive=sensitive)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ledger.watch(model, optimizer)
+    ledger.uses(list(torch.as_tensor(train.ids[:4])))
+    backward(model, train, torch.arange(4))
+    optimizer.step()
+    ledger.close()
+    assert ledger.touched(sensitive).bytes > 0
+
+
+def test_a_closure_is_a_step_like_any_other(train, tmp_path):
+    model, optimizer, ledger = begin(tmp_path, keep=1.0)
+    first = weights(model)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(train.x(torch.arange(8))), train.y[:8])
+        loss.backward()
+        return loss
+
+    ledger.uses([1, 2])
+    optimizer.step(closure)
+    ledger.close()
+    total = ledger.reader().total([1])
+    assert torch.allclose(model[3].weight.double() - total["3.weight"], first["3.weight"].double(), atol=1e-7)
+
+
+def test_a_watch_that_is_refused_leaves_nothing_behind(train, tmp_path):
+    model = net()
+    with pytest.raises(ExpungeError, match="RMSprop"):
+        ex.Ledger(tmp_path, record="gradient").watch(model, torch.optim.RMSprop(model.parameters()))
+    ledger = ex.Ledger(tmp_path, keep=0.5)
+    fit(model, train, batches(train, 1), torch.optim.SGD(model.parameters(), lr=0.1), ledger)
+    assert ledger.steps == 7
+
+
+def test_weights_of_half_precision_are_told_exactly(train, tmp_path):
+    model = net().to(torch.bfloat16)
+    first = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer, ledger = torch.optim.SGD(model.parameters(), lr=0.1), ex.Ledger(tmp_path, keep=1.0)
+    ledger.watch(model, optimizer)
+    for index in batches(train, 1):
+        ledger.uses(index.tolist())
+        optimizer.zero_grad()
+        F.cross_entropy(model(train.x(index).to(torch.bfloat16)).float(), train.y[index]).backward()
+        optimizer.step()
+    ledger.close()
+    total = ledger.reader().total(range(1, ledger.steps + 1))
+    assert all(torch.equal((p.double() - total[n]).to(p), first[n]) for n, p in model.named_parameters())
+
+
+def test_a_second_process_of_shares_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    model = net()
+    with pytest.raises(ExpungeError, match="works in one process only"):
+        ex.Ledger(tmp_path, record="sample").watch(model, torch.optim.SGD(model.parameters(), lr=0.1))

@@ -150,3 +150,38 @@ def test_a_model_trained_by_a_recipe_remembers_its_ledger(train, tmp_path, monke
     assert result.log.facts["touched"]["steps"] == 4
     assert json.dumps(result.log.facts)
     assert os.path.isdir(model._expunge_ledger)
+
+
+def test_what_rounding_lost_is_carried_on_alike_after_an_interruption(train, tmp_path):
+    settings = {"keep": 0.3, "values": "float16", "carry": True}
+    recipe, index = ex.Recipe(**RECIPE, ledger=settings), torch.arange(len(train))
+    ledger = recipe.open_ledger(tmp_path / "a", train, index, Run())
+    with pytest.raises(KeyboardInterrupt):
+        recipe.train(train, index, Run(), Interrupting(tmp_path / "point", 2), ledger)
+    recipe.train(train, index, Run(), TrainingCheckpoint(tmp_path / "point", every=0), ledger)  # the lock is free again
+    recipe.train(train, index, Run(), None, recipe.open_ledger(tmp_path / "b", train, index, Run()))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_training_again_keeps_what_was_taken_back(train, tmp_path):
+    recipe = ex.Recipe(**RECIPE, ledger={"keep": 0.5})
+    model = recipe(train, ledger=tmp_path)
+    request = ex.Request(train, ids=train.ids[:1].tolist())
+    result = ex.unlearn(model, request, "partial_amnesiac", ledger=tmp_path)
+    ex.Ledger(tmp_path).purge(result.model)
+    again = recipe(train, ledger=tmp_path)
+    assert bits(again) == bits(model)
+    assert len(ex.Ledger(tmp_path).deletions) == 1
+    with pytest.raises(ExpungeError, match="took part in no step"):
+        ex.Ledger(tmp_path).touched(request)
+    other = ex.unlearn(again, ex.Request(train, ids=train.ids[7:8].tolist()), "partial_amnesiac", ledger=tmp_path)
+    assert "control" in other.log.facts  # purged steps are no part of it
+
+
+def test_a_ledger_knows_the_rows_that_were_trained_on(train, tmp_path):
+    recipe = ex.Recipe(**RECIPE, ledger={"keep": 0.5})
+    recipe(train, ids=train.ids[:300], ledger=tmp_path)
+    ledger = ex.Ledger(tmp_path)
+    threes = ledger.of_classes([3])
+    assert set(threes) == set(train.ids[:300][(train.y[:300] == 3).numpy()].tolist())
+    assert ledger.touched(threes).random == pytest.approx(ledger.touched(threes).share, abs=0.1)

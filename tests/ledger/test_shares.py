@@ -166,3 +166,22 @@ def test_a_story_of_its_own(train, tmp_path):
     with torch.no_grad():
         hits = model(train.x(torch.arange(200))).argmax(1) == train.y[:200]
     assert hits.float().mean() > 0.6
+
+
+def test_a_stream_of_rows_that_share_steps_takes_back_each(train, tmp_path):
+    """Their shares lie in the same records; the second is not taken for done."""
+    a, b = train.ids[4].item(), train.ids[9].item()
+    model, optimizer_ledger = net(), ex.Ledger(tmp_path, keep=1.0, record="sample", sensitive=[a, b])
+    plan = [torch.tensor([4, 9, 20 + i, 30 + i]) for i in range(4)]
+    fit(model, train, plan, OPTIMIZERS["momentum"](model.parameters()), optimizer_ledger)
+    both = subtracted(model, optimizer_ledger, [a, b], train)
+    first = subtracted(model, optimizer_ledger, [a], train)
+    second = subtracted(first, optimizer_ledger, [b], train)
+    for p, q, r in zip(both.parameters(), second.parameters(), first.parameters()):
+        assert torch.allclose(p, q, rtol=0, atol=1e-6)
+        assert not torch.equal(q, r)
+    with pytest.raises(ExpungeError, match=r"hold the shares of 1 other rows too, e.g. 9"):
+        optimizer_ledger.purge(first)
+    assert optimizer_ledger.purge(second) > 0
+    assert "the ids of 2 rows were removed" in optimizer_ledger.purges[0]
+    assert optimizer_ledger.settings.sensitive is None

@@ -67,7 +67,7 @@ def _contents(opened: Ledger) -> str:
     if opened.ended:
         lines.append(f"It does not hold the whole training: {opened.ended}.")
     lines += [f"Deletion of {d['steps']:,} steps by {d['method']['name']}." for d in opened.deletions]
-    return "\n".join(lines)
+    return "\n".join([*lines, *opened.purges])
 
 
 def add_to(app: typer.Typer) -> None:

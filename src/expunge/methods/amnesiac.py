@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.artifact.ledger import Ledger, Settings
+from expunge.artifact.ledger.deletions import Undone
 from expunge.artifact.ledger.touched import Touched
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Card, Job, Method
@@ -114,20 +115,22 @@ class Amnesiac(Method):
         ledger.check(model, job.request.rows.hash)
         policy = self.batchnorm or ledger.settings.buffers
         touched = ledger.touched(job.request)
-        if touched.whole and ledger.settings.record != "sample" and not self.allow_full:
+        own = ledger.settings.record == "sample"  # each row's own shares, which other rows do not depend on
+        if touched.whole and not own and not self.allow_full:
             raise ExpungeError(" ".join([*str(touched).splitlines(), "To do it all the same, set allow_full."]))
         done, before = ledger.undone(model), ledger.digest(model)
-        chosen = self._steps(ledger, touched) - done
-        rows = job.request.rows.ids[job.request.forget.numpy()].tolist()
-        control = copy.deepcopy(model) if self.control else None
-        original = copy.deepcopy(model) if self.control else None
-        self._subtract(model, job, ledger.reader().total(chosen, self.share_kept, rows), policy)
+        asked = frozenset(job.request.rows.ids[job.request.forget.numpy()].tolist())
+        rows = asked - done.rows
+        chosen = frozenset(touched.steps.tolist()) if own else self._steps(ledger, touched) - done.steps
+        original = copy.deepcopy(model) if self.control and not own else None
+        self._subtract(model, job, ledger.reader().total(chosen if rows else (), self.share_kept, rows), policy)
         if self.repair_epochs and len(chosen):
             job.descend(model, [self._repair()])
-        ledger.note(before, model, chosen | done, {"request": job.request.hash, "method": self.to_config()})
         self._tell(job, touched, chosen, done)
-        if control is not None and original is not None and len(chosen):
-            self._compare(job, original, model, control, self._others(job, ledger, chosen, done), policy)
+        if original is not None and len(chosen):
+            self._compare(job, original, model, self._others(job, ledger, chosen, done.steps), policy)
+        by_now = Undone(rows=done.rows | rows) if own else Undone(steps=done.steps | chosen)
+        ledger.note(before, model, by_now, {"request": job.request.hash, "method": self.to_config()})
         return model
 
     def _steps(self, ledger: Ledger, touched: Touched) -> frozenset[int]:
@@ -158,10 +161,11 @@ class Amnesiac(Method):
             batch_size=self.repair_batch_size,
         )
 
-    def _tell(self, job: Job, touched: Touched, chosen: frozenset[int], done: frozenset[int]) -> None:
+    def _tell(self, job: Job, touched: Touched, chosen: frozenset[int], done: Undone) -> None:
         job.log.notes += str(touched).splitlines()
-        if done:
-            job.log.notes.append(f"{len(done):,} steps had been taken back by earlier requests; no step is twice.")
+        if done.steps:
+            job.log.notes.append(f"{len(done.steps):,} steps had been taken back by earlier requests; none is twice.")
+        job.log.notes.append("Drop the state of the optimiser that trained this model: it remembers the rows.")
         job.log.facts |= {
             "touched": {
                 "steps": len(touched.steps),
@@ -174,8 +178,8 @@ class Amnesiac(Method):
         }
 
     def _others(self, job: Job, ledger: Ledger, chosen: frozenset[int], done: frozenset[int]) -> list[int]:
-        """As many steps again that are not taken back, drawn at random; all there are where there are fewer."""
-        left = np.array(sorted(set(range(1, ledger.steps + 1)) - chosen - done), dtype=np.int64)
+        """As many recorded steps that are not taken back, drawn at random; all there are where there are fewer."""
+        left = np.array(sorted(set(ledger.stored.tolist()) - chosen - done), dtype=np.int64)
         order = torch.randperm(len(left), generator=job.run.generator("control"))[: len(chosen)]
         return [int(s) for s in left[order.numpy()]]
 
@@ -184,13 +188,14 @@ class Amnesiac(Method):
         job: Job,
         original: nn.Module,
         after: nn.Module,
-        control: nn.Module,
         others: list[int],
         policy: str,
     ) -> None:
         """Subtract other steps from another copy, and say how original, result and control answer."""
-        if job.ledger is None:
+        if job.ledger is None or not others:
+            job.log.notes.append("There is no control: the ledger holds no other steps.")
             return
+        control = copy.deepcopy(original)
         self._subtract(control, job, job.ledger.reader().total(others, self.share_kept), policy)
         retain = job.request.keep[torch.randperm(len(job.request.keep), generator=job.run.generator("sample"))[:5000]]
         found: dict[str, Any] = {"steps": len(others)}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
 from expunge.errors import ExpungeError, UnknownName
@@ -53,6 +54,19 @@ def watched(model: nn.Module, patterns: Iterable[str] = ()) -> dict[str, nn.Para
     return {n: p for n, p in chosen.items() if p.is_floating_point()}
 
 
+def recorded(model: nn.Module, optimizer: Optimizer, patterns: Iterable[str] = ()) -> dict[str, nn.Parameter]:
+    """Those of the watched parameters that the optimiser moves.
+
+    Raises:
+        ExpungeError: there are none.
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    found = {n: p for n, p in watched(model, patterns).items() if id(p) in held}
+    if not found:
+        raise ExpungeError("The optimiser holds none of the layers that the ledger should record.")
+    return found
+
+
 def averages(model: nn.Module) -> dict[str, Tensor]:
     """BatchNorm's running means and variances by name; counters are no average."""
     return {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
@@ -65,7 +79,6 @@ class Capture:
         model: whose weights are recorded.
         optimizer: whose steps are recorded.
         settings: of the ledger.
-        step: how many steps the ledger holds already.
         put: takes each step; called in order.
         accumulate: how many times `uses` may be called before a step.
         scaler: the `GradScaler`, so that a step that it skips is told from one that was forgotten.
@@ -77,34 +90,32 @@ class Capture:
         model: nn.Module,
         optimizer: Optimizer,
         settings: Settings,
-        step: int,
         put: Callable[[Step], None],
         accumulate: int = 1,
         scaler: Any = None,
         gather: bool = False,
     ) -> None:
-        self.model, self.settings, self.step, self.put = model, settings, step, put
+        self.model, self.settings, self.put = model, settings, put
+        self.step = 0  # so many the ledger holds already
         self.accumulate, self.scaler, self.gather = accumulate, scaler, gather
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self.layers = {n: p for n, p in watched(model, settings.layers).items() if id(p) in held}
-        if not self.layers:
-            raise ExpungeError("The optimiser holds none of the layers that the ledger should record.")
-        self.optimizer, self.held = optimizer, held
+        self.layers = recorded(model, optimizer, settings.layers)
+        self.optimizer = optimizer
+        self.held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.names = [(n, id(p)) for n, p in model.named_parameters()]
         self.shares = Shares(optimizer, list(self.layers.values()), settings)
         self.buffers = averages(model) if settings.buffers == "subtract" else {}
         self.before = [p.detach().clone() for p in self.layers.values()]
         self.before_buffers = [b.clone() for b in self.buffers.values()]
-        self.pending: list[list[Hashable]] = []
+        self.pending: list[list[Id]] = []
         self.scale: float | None = None
         self.hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
 
-    def uses(self, ids: Iterable[Hashable], losses: Tensor | None = None) -> None:
+    def uses(self, ids: Iterable[Any], losses: Tensor | None = None) -> None:
         """The rows of the batch that goes into the next step; see `Ledger.uses`."""
-        listed = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        listed = plain(ids)
         if self.pending and self._was_skipped():
             self._put_skipped()
         if len(self.pending) >= self.accumulate:
@@ -127,9 +138,10 @@ class Capture:
 
     def _put_skipped(self) -> None:
         self.step += 1
+        self.shares.release()
         self.put(Step(self.step, self._used(), (), [], {"skipped": True}))
 
-    def _used(self) -> tuple[Hashable, ...]:
+    def _used(self) -> tuple[Id, ...]:
         """The rows of all batches since the last step, in all processes."""
         mine = list(dict.fromkeys(i for batch in self.pending for i in batch))
         self.pending = []
@@ -146,7 +158,14 @@ class Capture:
                 "it for every batch before optimizer.step(). The weights are as they were before this step."
             )
         self._same_parameters()
-        if all(p.grad is None for p in self.layers.values()):
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # the first is the optimiser itself
+        later = closure is not None  # then gradients are computed inside the step
+        if self.settings.record != "update" and (later or getattr(optimizer, "grad_scale", None) is not None):
+            raise ExpungeError(
+                f"record: {self.settings.record} needs the gradients before the step, and as they are: no closure, and "
+                "with a GradScaler call scaler.unscale_(optimizer) first. Or record updates."
+            )
+        if not later and all(p.grad is None for p in self.layers.values()):
             raise ExpungeError(
                 f"Step {self.step + 1} has no gradient for any recorded layer; was loss.backward() called, and are the "
                 "layers not all frozen? The weights are as they were before this step."
@@ -179,8 +198,8 @@ class Capture:
         tensors: list[Tensor] = []
         with torch.no_grad():
             if self.settings.record == "update":
-                if self._stored(ids):
-                    tensors = self._updates()
+                updates = self._updates()
+                tensors = updates if self._stored(ids) else []
             else:
                 about = self.shares.rates()
                 rows, tensors = self.shares.release()
@@ -193,15 +212,16 @@ class Capture:
                     kept.copy_(b)
         self.put(Step(self.step, ids, rows, tensors, about))
 
-    def _stored(self, ids: tuple[Hashable, ...]) -> bool:
+    def _stored(self, ids: tuple[Id, ...]) -> bool:
         return self.shares.sensitive is None or not self.shares.sensitive.isdisjoint(ids)
 
     def _updates(self) -> list[Tensor]:
-        """After minus before, for each layer; double where it must be exact."""
-        pairs = list(zip(self.layers.values(), self.before))
-        if self.settings.values == "float64":
-            return [p.detach().double() - kept.double() for p, kept in pairs]
-        updates = [p.detach() - kept for p, kept in pairs]
+        """After minus before, for each layer; float32 at least, double where it must be exact."""
+        exact = self.settings.values == "float64"
+        updates = []
+        for p, kept in zip(self.layers.values(), self.before):
+            wide = torch.float64 if exact else torch.promote_types(p.dtype, torch.float32)
+            updates.append(p.detach().to(wide) - kept.to(wide))
         return updates if self.settings.decay else self.shares.without_decay(updates, self.before)
 
     def detach(self) -> None:

@@ -25,6 +25,10 @@ class Entries:
         self.settings, self.layers = settings, layers
         self.lost: list[Tensor] = []
 
+    def forget_lost(self) -> None:
+        """Carry nothing on from here, so that a training that is resumed here goes on in the same way."""
+        self.lost.clear()
+
     def make(self, step: Step) -> Entry:
         """The entry of one step; `about.error` is the largest rounding error of a value."""
         about = dict(step.about)
@@ -41,7 +45,7 @@ class Entries:
             return Entry(step.number, step.ids, b"", {**about, "skipped": True})
         about["error"] = error
         if step.rows:
-            about["rows"] = [i.item() if isinstance(i, np.generic) else i for i in step.rows]
+            about["rows"] = list(step.rows)
         return Entry(step.number, step.ids, encode(parts, self.settings.values, with_sizes=False), about)
 
     def _part(self, i: int, x_n: Tensor, buffer: bool) -> tuple[Part, float]:
@@ -56,7 +60,7 @@ class Entries:
         lost = values - stored
         if self.settings.carry and not buffer:
             at = slice(None) if positions is None else positions
-            self.lost[i].zero_()[at] = torch.from_numpy(lost).to(x_n.device)
+            self.lost[i].zero_()[at] = torch.from_numpy(lost).to(x_n)
         index = None if positions is None else positions.cpu().numpy()
         return Part(len(x_n), index, values), float(np.abs(lost).max(initial=0.0))
 

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from expunge import io
 from expunge.artifact.ledger import deletions, manifest
 from expunge.artifact.ledger.capture import watched
+from expunge.artifact.ledger.deletions import Undone
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.reading import Reader
 from expunge.artifact.ledger.settings import Settings
-from expunge.artifact.ledger.touched import Touched, touched
+from expunge.artifact.ledger.touched import Touched, known_ids, touched
 from expunge.errors import ExpungeError
 from expunge.request import Request, read_ids
 
@@ -48,6 +50,18 @@ class LedgerFolder:
         found = self._open().get("ended")
         return "" if not found else f"it ends at step {found[0]:,}: {found[1].rstrip('.')}"
 
+    @property
+    def stored(self) -> np.ndarray:
+        """The steps whose updates are there: neither skipped, nor left out, nor purged."""
+        return self._open().stored()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the updates add up to the training: all layers, all entries, all steps that moved anything."""
+        s = self.settings
+        whole = s.keep == 1 and s.record == "update" and s.decay and not s.layers and s.sensitive is None
+        return whole and not any(about.get("purged") for about in self._open().abouts(range(1, self.steps + 1)))
+
     def touched(self, request: Request | Iterable[Hashable] | str | Path) -> Touched:
         """How much of the training a request touches: steps, share, rows, bytes; print it to see what it means.
 
@@ -75,8 +89,8 @@ class LedgerFolder:
         return self._open().verify()
 
     def digest(self, model: nn.Module) -> str:
-        """A digest of the recorded weights of a model."""
-        return io.model_digest({n: p.detach() for n, p in watched(model, self.settings.layers).items()})
+        """A digest of all weights of a model, recorded or not; buffers do not count."""
+        return io.model_digest({n: p.detach() for n, p in model.named_parameters()})
 
     def reader(self) -> Reader:
         """Reads recorded updates; see `Reader`.
@@ -101,16 +115,18 @@ class LedgerFolder:
         manifest.check_layers(self.path, about, watched(model, self.settings.layers))
         self.undone(model)
 
-    def undone(self, model: nn.Module) -> frozenset[int]:
-        """The steps that are already taken back in this model; none in the one the training ended with.
+    def undone(self, model: nn.Module) -> Undone:
+        """What is already taken back in this model; nothing in the one the training ended with.
 
         Raises:
             ExpungeError: weights at which neither the training nor a deletion ended.
         """
+        if not self._writing:
+            self._release()  # another process, or another object here, may have taken something back since
         if self.ended:
             raise ExpungeError(f"The ledger {self.path} does not hold the whole training; {self.ended}.")
         if self.ends_at(model):
-            return frozenset()
+            return Undone()
         found = deletions.undone(self._open(), self.digest(model))
         if found is None:
             raise ExpungeError(
@@ -120,17 +136,23 @@ class LedgerFolder:
             )
         return found
 
-    def note(self, before: str, after: nn.Module, steps: Iterable[int], about: Mapping[str, Any]) -> None:
-        """Write down that these steps are taken back in a model, so that no later request takes them back twice."""
+    def note(self, before: str, after: nn.Module, done: Undone, about: Mapping[str, Any]) -> None:
+        """Write down what is taken back in a model by now, so that no later request takes it back twice."""
         with self._write() as journal:
-            deletions.note(journal, before, self.digest(after), steps, about)
+            deletions.note(journal, before, self.digest(after), done, about)
 
     @property
     def deletions(self) -> list[dict[str, Any]]:
         """What was taken back with this ledger: from which weights to which, how, and how many steps."""
-        return deletions.listed(self._open())
+        return [] if self.about is None else deletions.listed(self._open())
 
-    def purge(self, model: nn.Module, ids: Iterable[Hashable] | None = None) -> int:
+    @property
+    def purges(self) -> list[str]:
+        """What was purged from this ledger and what is left, a sentence each."""
+        found: list[str] = [] if self.about is None else self._open().get("purges", [])
+        return found
+
+    def purge(self, model: nn.Module, ids: Iterable[Hashable] | None = None, *, others: bool = False) -> int:
         """Remove the payload of all steps taken back in this model for good, and the forgotten rows' ids.
 
         Recorded updates are data about the people behind the rows. Models that still contain these steps can not be
@@ -139,21 +161,37 @@ class LedgerFolder:
         Args:
             model: one that a deletion with this ledger returned.
             ids: the rows to take out of the lists of ids. Default: those that the model says it has forgotten.
+            others: where single rows' shares are recorded, whether those of rows that are not taken back may go as
+                well, which lie in the same records. Default no: then such a purge is refused.
 
         Returns:
-            How many bytes were freed.
+            How many bytes were freed; `purges` says what is left.
+
+        Raises:
+            ExpungeError: nothing is taken back in this model, it does not say which rows it has forgotten, or other
+                rows' shares would be lost.
 
         Cost: the files that hold such steps are written anew.
         """
-        steps = self.undone(model)
-        if not steps:
+        done = self.undone(model)
+        if not done:
             raise ExpungeError("No step is taken back in this model, so there is nothing to purge.")
         gone = ids if ids is not None else [i for some in getattr(model, "_expunge_gone", {}).values() for i in some]
-        listed = list(gone)
+        listed = known_ids(self._open(), gone)
+        if not listed:
+            raise ExpungeError("Say which rows to take out of the lists, purge(model, ids): this model does not know.")
+        steps = sorted(done.steps) if done.steps else self._open().steps(done.rows).tolist()
+        lost = deletions.other_rows(self._open(), steps, done)
+        if lost and not others:
+            raise ExpungeError(
+                f"The records of these steps hold the shares of {len(lost):,} other rows too, e.g. {lost[0]!r}, which "
+                "could not be taken back later. Take them back first, or set others=True."
+            )
         with self._write() as journal:
-            unknown = set(journal.unknown(listed))
-            freed = journal.purge(sorted(steps), [i for i in listed if i not in unknown])
+            freed = deletions.purge(journal, steps, listed)
         manifest.drop_rows(self.path, listed)
+        self.about = manifest.without_ids(self.path, listed) or self.about
+        self.settings = Settings.of((self.about or {}).get("settings")) or self.settings
         return freed
 
     def stands_at(self, step: int, model: nn.Module) -> bool:

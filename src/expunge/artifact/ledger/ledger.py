@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from expunge import io
 from expunge.artifact.ledger import manifest
-from expunge.artifact.ledger.capture import Capture, Step, averages, watched
+from expunge.artifact.ledger.capture import Capture, Step, averages
 from expunge.artifact.ledger.entries import Entries
 from expunge.artifact.ledger.folder import LedgerFolder
 from expunge.artifact.ledger.journal import Journal
@@ -56,6 +56,7 @@ class Ledger(LedgerFolder):
         super().__init__(path, data=data, recipe=recipe, **settings)
         self._writer: Writer | None = None
         self._capture: Capture | None = None
+        self._entries: Entries | None = None
 
     # -- while training ----------------------------------------------------------------------------------------
 
@@ -83,46 +84,67 @@ class Ledger(LedgerFolder):
         """
         if self._capture is not None:
             raise ExpungeError("This ledger watches a training already; close it first.")
-        model = getattr(model, "module", model)
-        optimizer = getattr(optimizer, "optimizer", optimizer)
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        first = not several or torch.distributed.get_rank() == 0
-        gather = several and not together and torch.distributed.get_world_size() > 1
-        put: Callable[[Step], None] = _nothing
-        steps = 0
-        if first:
-            steps = self._begin(model, optimizer)
-            layers = len(watched(model, self.settings.layers))
-            entries = Entries(self.settings, layers)
-            size = 4 * sum(p.numel() for p in watched(model, self.settings.layers).values())
-            most = max(FEWEST, min(MOST, WAITING // max(size, 1)))
-            writer = Writer(self._open(writing=True), most=most, on_error=self.settings.on_error)
-            self._writer = writer
-
-            def put(step: Step) -> None:
-                writer.put(lambda: entries.make(step))
-
-        self._capture = Capture(model, optimizer, self.settings, steps, put, accumulate, scaler, gather)
+        model, optimizer = plain_model(model), getattr(optimizer, "optimizer", optimizer)
+        if self.settings.record == "sample" and processes() > 1:
+            raise ExpungeError("record: sample works in one process only; record updates or gradients in several.")
+        gather = processes() > 1 and not together
+        capture = Capture(model, optimizer, self.settings, self._put, accumulate, scaler, gather)
+        if is_first():
+            try:
+                capture.step = self._begin(capture)
+            except BaseException:
+                capture.detach()
+                self._release()
+                raise
+        self._capture = capture
         return self
 
-    def _begin(self, model: nn.Module, optimizer: Optimizer) -> int:
+    def _begin(self, capture: Capture) -> int:
         """Make the folder, or see that this model is where the ledger ends; returns the steps there are."""
-        layers, buffers = watched(model, self.settings.layers), averages(model)
+        layers = capture.layers
         if self.about is None:
-            self.about = manifest.make(self.settings, layers, buffers, optimizer, self.data, self.recipe)
-            manifest.write(self.path, self.about)
+            about = manifest.make(
+                self.settings, layers, averages(capture.model), capture.optimizer, self.data, self.recipe
+            )
+            manifest.write(self.path, about)
+            self.about = about
         manifest.check_layers(self.path, self.about, layers)
         journal = self._open(writing=True)
         if journal.last == 0:
             io.save_tensors(self.path / "start.safetensors", {n: p.detach() for n, p in layers.items()}, {})
-            return 0
+        else:
+            self._go_on(journal, capture.model)
+        size = 4 * sum(p.numel() for p in layers.values())
+        most = FEWEST if self.settings.record == "sample" else max(FEWEST, min(MOST, WAITING // max(size, 1)))
+        self._entries = Entries(self.settings, len(layers))
+        self._writer = Writer(journal, most=most, on_error=self.settings.on_error)
+        return journal.last
+
+    def _go_on(self, journal: Journal, model: nn.Module) -> None:
+        """See that this model is where the ledger ends, and that it can be gone on with."""
+        if not self.resumable:
+            raise ExpungeError(
+                f"The ledger {self.path} leaves weight decay out of its updates, and what momentum remembers of it was "
+                "lost when the training ended; begin again with ledger.rewind(0), or give another folder."
+            )
         if not self.stands_at(journal.last, model):
             raise ExpungeError(
                 f"The ledger {self.path} holds {journal.last:,} steps, and this model is not where they end. To go on "
                 "from a checkpoint, load it and call ledger.rewind(step) with the step that ledger.mark() gave when it "
                 "was saved; to begin again, ledger.rewind(0); or give another folder."
             )
-        return journal.last
+        journal.put("ended", None)  # a training that goes on from here has not ended
+
+    def _put(self, step: Step) -> None:
+        """Hand a step to the thread that writes; the first process does."""
+        writer, entries = self._writer, self._entries
+        if writer is not None and entries is not None:
+            writer.put(lambda: entries.make(step))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a training can go on in this ledger after it was interrupted."""
+        return self.settings.decay
 
     def uses(self, ids: Iterable[Hashable], losses: Tensor | None = None) -> None:
         """Say which rows the next step learns from; before `optimizer.step()`, for every batch.
@@ -150,6 +172,8 @@ class Ledger(LedgerFolder):
         if self._writer is None:
             return self._capture.step
         self._writer.sync()
+        if self._entries is not None:
+            self._entries.forget_lost()
         journal = self._open(writing=True)
         if journal.last == self._capture.step:
             journal.put("marks", {**journal.get("marks", {}), str(journal.last): self.digest(self._capture.model)})
@@ -166,8 +190,9 @@ class Ledger(LedgerFolder):
 
     def rewind(self, step: int) -> None:
         """Drop every step after this one, so that the ledger matches a checkpoint; deletions are dropped as well."""
-        with self._write() as journal:
-            self._rewind(journal, step)
+        if is_first():
+            with self._write() as journal:
+                self._rewind(journal, step)
 
     def _rewind(self, journal: Journal, step: int) -> None:
         if not 0 <= step <= journal.last:
@@ -201,7 +226,7 @@ class Ledger(LedgerFolder):
 
     def _let_go(self) -> None:
         """End the thread behind, and close the files."""
-        writer, self._capture, self._writer = self._writer, None, None
+        writer, self._capture, self._writer, self._entries = self._writer, None, None, None
         with nullcontext() if writer is None else writer.going_on():
             try:
                 if writer is not None:
@@ -222,8 +247,24 @@ class Ledger(LedgerFolder):
         self.close()
 
 
-def _nothing(step: Step) -> None:
-    """What the other processes do with a step: the first one writes it."""
+def processes() -> int:
+    """How many processes train together."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if several else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return processes() == 1 or torch.distributed.get_rank() == 0
+
+
+def plain_model(model: nn.Module) -> nn.Module:
+    """The user's own module inside what PyTorch wraps around it for several processes or compilation."""
+    inner: object = getattr(model, "_orig_mod", model)
+    if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = inner.module
+    inner = getattr(inner, "_orig_mod", inner)
+    return inner if isinstance(inner, nn.Module) else model
 
 
 __all__ = ["Ledger"]

@@ -79,8 +79,10 @@ def check_same(folder: Path, about: About, settings: Mapping[str, Any], data: st
     """
     theirs = about["settings"]
     problems = [str(UnknownName("setting of ledger", n, theirs)) for n in settings if n not in theirs]
-    for name, value in io.plain(dict(settings)).items():
-        if name in theirs and theirs[name] != value:
+    raise_if(problems)
+    asked = Settings(**{**theirs, **settings}).plain()
+    for name in settings:
+        if theirs[name] != (value := asked[name]):
             problems.append(f"The ledger {folder} has {name}: {theirs[name]!r}, not {value!r}; give another folder.")
     for what, given in (("data", data), ("recipe", io.plain(recipe))):
         if given is not None and about[what] is not None and about[what] != given:
@@ -104,7 +106,7 @@ def check_layers(folder: Path, about: About, layers: Mapping[str, Tensor]) -> No
     """
     theirs = {name: (tuple(shape), dtype) for name, shape, dtype in about["layers"]}
     ours = {name: (tuple(p.shape), str(p.dtype)) for name, p in layers.items()}
-    odd = [n for n in {**theirs, **ours} if theirs.get(n) != ours.get(n)]
+    odd = [n for n in theirs if theirs[n] != ours.get(n)]
     if odd:
         told = "; ".join(
             f"{n}: {theirs.get(n, 'not there')} in the ledger, {ours.get(n, 'not there')}" for n in odd[:3]
@@ -115,6 +117,15 @@ def check_layers(folder: Path, about: About, layers: Mapping[str, Tensor]) -> No
 def write_rows(folder: Path, ids: Iterable[Hashable], labels: Iterable[int], classes: Iterable[str]) -> None:
     """Keep the labels of all rows, so that a request by class can be weighed without the data."""
     io.write_json(folder / ROWS, {"classes": list(classes), "ids": list(ids), "labels": list(labels)})
+
+
+def without_ids(folder: Path, ids: Iterable[Hashable]) -> About | None:
+    """Take rows out of the list of sensitive ones; returns what the ledger is about then."""
+    about, gone = read(folder), set(ids)
+    if about is not None and about["settings"]["sensitive"]:
+        about["settings"]["sensitive"] = [i for i in about["settings"]["sensitive"] if i not in gone] or None
+        write(folder, about)
+    return about
 
 
 def count_rows(folder: Path) -> int | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.artifact.ledger import manifest
-from expunge.artifact.ledger.ledger import Ledger
+from expunge.artifact.ledger.ledger import Ledger, is_first, processes
 from expunge.data.rows import Rows
 from expunge.descend import Checkpoint
 
@@ -18,18 +17,18 @@ class Recording:
     Args:
         ledger: of this training.
         rows: the data.
+        index: positions of the rows that are trained on.
         checkpoint: the descent's own. Default: none, so that an interrupted training begins again.
     """
 
-    def __init__(self, ledger: Ledger, rows: Rows, checkpoint: Checkpoint | None = None) -> None:
-        self.ledger, self.rows, self.checkpoint = ledger, rows, checkpoint
+    def __init__(self, ledger: Ledger, rows: Rows, index: Tensor, checkpoint: Checkpoint | None = None) -> None:
+        self.ledger, self.rows, self.index, self.checkpoint = ledger, rows, index, checkpoint
         self.labelled = False
 
     def resume(self, model: nn.Module, optimizer: Optimizer, phase: int) -> int:
         """Go back to the last checkpoint whose step the ledger knows, with the ledger; returns the epochs done."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():  # begins again, all alike
-            if torch.distributed.get_rank() == 0:
-                self.ledger.rewind(0)
+        if processes() > 1 or not self.ledger.resumable:  # begins again, all alike
+            self.ledger.rewind(0)
             return 0
         first = {name: value.clone() for name, value in model.state_dict().items()}
         done = self.checkpoint.resume(model, optimizer, phase) if self.checkpoint else 0
@@ -50,8 +49,9 @@ class Recording:
     def watch(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Begin to record."""
         self.ledger.watch(model, optimizer, together=True)
-        if not self.labelled:
-            manifest.write_rows(self.ledger.path, self.rows.ids.tolist(), self.rows.y.tolist(), self.rows.classes)
+        if not self.labelled and is_first():
+            ids, labels = self.rows.ids[self.index.numpy()], self.rows.y[self.index]
+            manifest.write_rows(self.ledger.path, ids.tolist(), labels.tolist(), self.rows.classes)
             self.labelled = True
 
     def uses(self, index: Tensor, shares: Tensor) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from expunge.artifact.ledger.ids import plain
 from expunge.errors import ExpungeError, UnknownName, raise_if
 
 VALUES = ("float32", "float16", "bfloat16", "float64")
@@ -55,6 +56,8 @@ class Settings:
             given: object = getattr(self, name)
             if isinstance(given, (list, str)):
                 object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        if self.sensitive is not None:
+            object.__setattr__(self, "sensitive", tuple(plain(self.sensitive)))
         raise_if(self._problems())
 
     def _problems(self) -> list[str]:

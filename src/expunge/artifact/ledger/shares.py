@@ -102,9 +102,13 @@ class Shares:
     def without_decay(self, updates: list[Tensor], before: list[Tensor]) -> list[Tensor]:
         """The updates without weight decay's part of them, momentum's memory of it included."""
         rates = self.rates()
-        for pull, weights in zip(self.pull, before):
-            pull.mul_(rates["momentum"] if rates["kind"] == "sgd" else 0.0).add_(weights, alpha=rates["decay"])
-        return [u + rates["lr"] * pull for u, pull in zip(updates, self.pull)]
+        found = []
+        for update, pull, weights, p in zip(updates, self.pull, before, self.layers):
+            if p.grad is not None:  # others were not touched by the step, and so by no decay
+                pull.mul_(rates["momentum"] if rates["kind"] == "sgd" else 0.0).add_(weights, alpha=rates["decay"])
+                update = update + rates["lr"] * pull
+            found.append(update)
+        return found
 
 
 def _rates(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
 from expunge.batching import expected_share
 from expunge.errors import ExpungeError
 
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 # above this share, subtracting whole steps took more than a point of retained accuracy in our tables
 LARGE = 0.15
 
@@ -96,20 +99,16 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
     Raises:
         ExpungeError: ids that no step has ever used, or that are not among the sensitive ones.
     """
-    asked = list(dict.fromkeys(ids))
-    unknown = journal.unknown(asked)
-    if unknown:  # a file holds texts, where the training may have used numbers
-        asked = [int(i) if i in set(unknown) and str(i).lstrip("-").isdecimal() else i for i in asked]
-        unknown = journal.unknown(asked)
-    if unknown:
+    asked = _as_used(journal, plain(ids))
+    if unknown := journal.unknown(asked):
         raise ExpungeError(
             f"{len(unknown):,} of {len(asked):,} ids took part in no step that the ledger holds, e.g. "
             f"{', '.join(map(repr, unknown[:3]))}. Were they trained on, under the same ids, and not purged since?"
         )
-    if settings.sensitive is not None and (plain := set(asked) - set(settings.sensitive)):
+    if settings.sensitive is not None and (left_out := set(asked) - set(settings.sensitive)):
         raise ExpungeError(
-            f"The ledger records sensitive rows only, and {len(plain):,} of {len(asked):,} ids are not among them, "
-            f"e.g. {', '.join(map(repr, sorted(map(str, plain))[:3]))}."
+            f"The ledger records sensitive rows only, and {len(left_out):,} of {len(asked):,} ids are not among them, "
+            f"e.g. {', '.join(map(repr, sorted(map(str, left_out))[:3]))}."
         )
     steps = journal.steps(asked)
     others = len(set(journal.ids_of(steps)) - set(asked)) if len(steps) else 0
@@ -117,9 +116,23 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
     size = journal.bytes_of(steps)
     random = None
     if rows is not None and len(steps):
-        batch = round(np.mean([len(journal.ids_of([s])) for s in steps[:: max(1, len(steps) // 10)]]))
+        batch = round(np.mean([len(journal.ids_of([s])) for s in steps[:: max(1, len(steps) // 3)]]))
         random = expected_share(len(asked), rows, max(batch, 1))
     return Touched(steps, journal.last, len(asked), others, size, random, purged, settings.record)
+
+
+def known_ids(journal: Journal, ids: Iterable[Hashable]) -> list[Id]:
+    """Those of these ids that some step used, as the training called them."""
+    asked = _as_used(journal, plain(ids))
+    unknown = set(journal.unknown(asked))
+    return [i for i in asked if i not in unknown]
+
+
+def _as_used(journal: Journal, ids: Iterable[Id]) -> list[Id]:
+    """Ids once each; a file holds texts, where the training may have used numbers."""
+    asked = list(dict.fromkeys(ids))
+    unknown = set(journal.unknown(asked))
+    return [int(i) if i in unknown and _NUMBER.fullmatch(str(i)) else i for i in asked]
 
 
 def _size(count: float) -> str:

@@ -74,6 +74,12 @@ class View:
             numbers, _ = unpack([row.ids for row in self._rows(steps)])
             return self._index.ids(np.unique(numbers).tolist())
 
+    def stored(self) -> npt.NDArray[np.int64]:
+        """The steps, in order, whose payload is there: neither skipped, nor left out, nor purged."""
+        with self._reading():
+            rows = self._rows(range(1, self._last + 1))
+            return np.array([row.step for row in rows if row.length and not row.purged], np.int64)
+
     def about(self, step: int) -> dict[str, Any]:
         """What the entry of a step said about it."""
         return self.abouts([step])[0]
