@@ -58,11 +58,13 @@ def table(settings: dict, seeds: tuple[int, ...]) -> dict:
                 began = time.perf_counter()
                 model = recorded(train, seed=seed, ledger=folder)
                 note(found, f"{record}: trained", model, forgotten, unseen, time.perf_counter() - began)
-                for keep in (1.0, 0.05):
+                scaled = [(0.05, 1.0)] if record != "sample" else [(0.05, s) for s in (1.0, 0.3, 0.1, 0.03)]
+                for keep, scale in [(1.0, 1.0), *scaled]:
                     name, fields = ("amnesiac", {}) if keep == 1 else ("partial_amnesiac", {"keep": keep})
+                    fields = {**fields, "scale": scale}
                     control = record == "update"
                     result = ex.unlearn(model, request, name, ledger=folder, seed=seed, control=control, **fields)
-                    row = f"{record}, keep {keep:g}"
+                    row = f"{record}, keep {keep:g}" + (f", scale {scale:g}" if scale < 1 else "")
                     note(found, row, result.model, forgotten, unseen, result.seconds)
                     if control:
                         told = result.log.facts["control"]["control"]
