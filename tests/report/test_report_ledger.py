@@ -45,8 +45,8 @@ def told() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def results() -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def audited() -> dict[str, Any]:
     """Two seeds; two rows that subtract, each with its control."""
     found = sample(methods=2, seeds=2)
     found["ledger"] = told()
@@ -66,9 +66,30 @@ def results() -> dict[str, Any]:
     return found
 
 
+@pytest.fixture
+def results(audited: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(audited)
+
+
+@pytest.fixture(scope="module")
+def whole(audited: dict[str, Any]) -> dict[str, gallery.Section]:
+    return made(audited)
+
+
 def made(results: dict[str, Any]) -> dict[str, gallery.Section]:
     rows = tables.rows(results)
     return {title: section for title, make in SECTIONS.items() if (section := make(results, rows))}
+
+
+def caption(section: gallery.Section | None) -> str:
+    assert section is not None
+    return section.caption
+
+
+def first(section: gallery.Section | None) -> str:
+    """The drawing in its first panel."""
+    assert section is not None
+    return section.panels[0][1]
 
 
 def xml(svg: str) -> ET.Element:
@@ -133,11 +154,10 @@ def test_ids_begin_with_the_name_and_what_it_shows_is_said() -> None:
 # -- the sections ----------------------------------------------------------------------------------------------
 
 
-def test_each_section_is_there_with_its_data(results: dict[str, Any]) -> None:
-    found = made(results)
-    assert list(found) == list(SECTIONS)
-    assert all(section.title == title for title, section in found.items())
-    along, affected, control, attention = found.values()
+def test_each_section_is_there_with_its_data(whole: dict[str, gallery.Section]) -> None:
+    assert list(whole) == list(SECTIONS)
+    assert all(section.title == title for title, section in whole.items())
+    along, affected, control, attention = whole.values()
     assert [heading for heading, _ in along.panels] == ["Training", "amnesiac", "partial <0.1>"]
     assert "unseen rows of the targeted classes" in along.caption
     assert [heading for heading, _ in affected.panels] == ["amnesiac"]
@@ -148,23 +168,23 @@ def test_each_section_is_there_with_its_data(results: dict[str, Any]) -> None:
     assert texts(attention.panels[0][1]) == ["input", "original", "amnesiac", "image 1", "image 2"]
 
 
-def test_the_control_is_in_percent_and_the_mean_of_the_seeds(results: dict[str, Any]) -> None:
-    written = texts(made(results)["Is it the right steps?"].panels[0][1])
+def test_the_control_is_in_percent_and_the_mean_of_the_seeds(whole: dict[str, gallery.Section]) -> None:
+    written = texts(whole["Is it the right steps?"].panels[0][1])
     assert {"finetune", "salun", "forgotten, after", "retained, control"} <= set(written)
     numbers = [text for text in written if re.fullmatch(r"[\d.]+", text)]
     expected = [[100.0, 35.1, 95.0, 99.0, 92.0, 91.0], [99.5, 70.5, 95.0, 99.0, 92.0, 91.0]]
     assert numbers == [f"{value:.1f}" for row in expected for value in row]
 
 
-def test_darker_is_more(results: dict[str, Any]) -> None:
-    svg = made(results)["Is it the right steps?"].panels[0][1]
+def test_darker_is_more(whole: dict[str, gallery.Section]) -> None:
+    svg = whole["Is it the right steps?"].panels[0][1]
     shades = [float(found) for found in re.findall(r"fill: var\(--heat\); opacity: ([\d.]+)", svg)]
     assert len(shades) == 12
     assert shades[1] < shades[7] < shades[6] < shades[0]  # 35.1, 70.5, 99.5 and 100 percent
 
 
-def test_colours_and_ids_of_all_figures(results: dict[str, Any]) -> None:
-    svgs = [svg for section in made(results).values() for _, svg in section.panels]
+def test_colours_and_ids_of_all_figures(whole: dict[str, gallery.Section]) -> None:
+    svgs = [svg for section in whole.values() for _, svg in section.panels]
     ids = [found for svg in svgs for found in re.findall(r' id="([^"]+)"', svg)]
     assert len(ids) == len(set(ids))
     assert all(found.startswith("ledger-") for found in ids)
@@ -189,15 +209,14 @@ def test_without_a_ledger_there_is_none(results: dict[str, Any]) -> None:
 )
 def test_curves_that_are_not_there(results: dict[str, Any], gone: dict[str, Any], left: list[str] | None) -> None:
     results["ledger"].update(gone)
-    along = made(results).get("Along training and unlearning")
+    along = ledger.along(results, [])
     assert (None if along is None else [heading for heading, _ in along.panels]) == left
 
 
 def test_samples_have_no_maps(results: dict[str, Any]) -> None:
     results["ledger"] |= {"maps": [], "rows": "the targeted rows themselves"}
-    found = made(results)
-    assert "Where the model looks for the class" not in found
-    assert "the targeted rows themselves" in found["Along training and unlearning"].caption
+    assert ledger.attention(results, []) is None
+    assert "the targeted rows themselves" in caption(ledger.along(results, []))
 
 
 # -- damage ----------------------------------------------------------------------------------------------------
@@ -206,43 +225,42 @@ WRONG = [None, "text", 3, True, float("nan"), [], {}, ["text", None, 3], {"amnes
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
-def test_one_damaged_part_leaves_the_others(results: dict[str, Any], wrong: Any) -> None:
-    whole = made(results)
-    makes = {"training": [0], "unlearning": [0], "affected": [1], "maps": [3], "steps": [], "touched": [], "rows": []}
-    for key, hit in makes.items():
-        broken = copy.deepcopy(results)
-        broken["ledger"][key] = wrong
-        found = made(broken)
-        missing = [i for i, title in enumerate(SECTIONS) if title not in found]
-        assert set(missing) <= set(hit), key
-        assert [found[t] for t in found if list(SECTIONS).index(t) not in (0, 1, 3)] == [
-            whole["Is it the right steps?"]
-        ]
-        if key in ("training", "unlearning"):
-            kept = [h for h, _ in found["Along training and unlearning"].panels]
-            assert kept == (["amnesiac", "partial <0.1>"] if key == "training" else ["Training"])
+def test_damaged_curves_and_maps_are_left_out(results: dict[str, Any], wrong: Any) -> None:
+    results["ledger"] |= {"affected": wrong, "maps": wrong, "unlearning": wrong}
+    assert ledger.affected(results, []) is None
+    assert ledger.attention(results, []) is None
+    along = ledger.along(results, [])
+    assert along is not None
+    assert [heading for heading, _ in along.panels] == ["Training"]
+    results["ledger"] |= {"training": wrong}
+    assert ledger.along(results, []) is None
     results["ledger"] = wrong
-    assert list(made(results)) == ["Is it the right steps?"]
+    assert [make(results, []) for make in (ledger.along, ledger.affected, ledger.attention)] == [None] * 3
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
-@pytest.mark.parametrize("depth", range(4))
-def test_damaged_controls_are_left_out(results: dict[str, Any], wrong: Any, depth: int) -> None:
+@pytest.mark.parametrize("wrong", [None, "text", ["text"], {"a": "text"}], ids=repr)
+@pytest.mark.parametrize(("depth", "cells"), [(0, 6), (1, 6), (2, 10), (3, 11)])
+def test_damaged_controls_are_left_out(results: dict[str, Any], wrong: Any, depth: int, cells: int) -> None:
+    """Of two rows with six cells each: a whole row, both numbers of one model, or one number."""
     path = ["facts", "control", "after", "forget"][: depth + 1]
-    entries = [e for e in results["models"] if e["method"] == "finetune"]
-    for entry in entries:
-        place = entry
+    for place in [entry for entry in results["models"] if entry["method"] == "finetune"]:
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] = wrong
-    svg = made(results)["Is it the right steps?"].panels[0][1]
-    assert "salun" in texts(svg)
-    number = depth == 3 and wrong == 3 and not isinstance(wrong, bool)
-    assert len(re.findall(r"fill: var\(--heat\)", svg)) == {0: 6, 1: 6, 2: 11, 3: 12 if number else 11}[depth]
+    svg = first(ledger.control(results, []))
+    assert len(re.findall(r"fill: var\(--heat\)", svg)) == cells
     assert ("finetune" in texts(svg)) == (depth > 1)
+    assert "salun" in texts(svg)
 
 
-def test_damaged_points_are_left_out_and_order_does_not_matter(results: dict[str, Any]) -> None:
+def test_a_seed_without_a_number_does_not_count(results: dict[str, Any]) -> None:
+    next(e for e in results["models"] if e["method"] == "salun")["facts"]["control"]["after"]["forget"] = None
+    assert "71.0" in texts(first(ledger.control(results, [])))
+
+
+def test_damaged_points_are_left_out_and_order_does_not_matter(
+    results: dict[str, Any], whole: dict[str, gallery.Section]
+) -> None:
     good = [{"step": s, "targeted": s / 10, "retained": s / 20} for s in (1000, 0, 500)]
     bad: list[Any] = [
         *(None, "text", [], {}, {"step": 100}, {"targeted": 5.0, "retained": 5.0}, {"step": "7", "targeted": 5.0}),
@@ -252,15 +270,14 @@ def test_damaged_points_are_left_out_and_order_does_not_matter(results: dict[str
         {"step": 700, "targeted": float("inf"), "retained": None},
         {"step": 700, "targeted": 5000.0, "retained": -1.0},  # would be drawn outside
     ]
-    whole = made(results)["Along training and unlearning"].panels[0]
     results["ledger"]["training"] = [*good[:1], *bad, *good[1:]]
-    assert made(results)["Along training and unlearning"].panels[0] == whole
+    assert first(ledger.along(results, [])) == first(whole["Along training and unlearning"])
 
 
 def test_a_point_with_one_part_is_drawn_in_that_one(results: dict[str, Any]) -> None:
     """As where the unseen rows have none of the class."""
     results["ledger"]["training"] = [{"step": s, "retained": s / 20} for s in (0, 500, 1000)]
-    svg = made(results)["Along training and unlearning"].panels[0][1]
+    svg = first(ledger.along(results, []))
     assert len(drawn(svg, "retain")) == 3
     with pytest.raises(ValueError, match="not enough values"):
         drawn(svg, "forget")
@@ -269,12 +286,12 @@ def test_a_point_with_one_part_is_drawn_in_that_one(results: dict[str, Any]) -> 
 @pytest.mark.parametrize("one", [None, "text", {}, {"maps": "x"}, {"maps": {"original": None}}, {"image": 3}], ids=repr)
 def test_damaged_maps(results: dict[str, Any], one: Any) -> None:
     results["ledger"]["maps"].append(one)
-    attention = made(results)["Where the model looks for the class"]
-    images = [n for n in xml(attention.panels[0][1]).iter() if n.tag.endswith("image") and "style" in n.attrib]
+    svg = first(ledger.attention(results, []))
+    images = [n for n in xml(svg).iter() if n.tag.endswith("image") and "style" in n.attrib]
     assert len(images) == 6  # of two whole ones, the input and a copy below each of two maps
     hostile = "data:text/html;base64,PHNjcmlwdD4="
     results["ledger"]["maps"] = [{"image": hostile, "maps": {"original": hostile}}]
-    svg = made(results)["Where the model looks for the class"].panels[0][1]
+    svg = first(ledger.attention(results, []))
     assert hostile not in svg
     assert texts(svg).count("–") == 2
 
@@ -283,7 +300,7 @@ def test_steps_that_are_not_known_are_not_told(results: dict[str, Any]) -> None:
     for key, wrong in (("steps", 0), ("steps", None), ("touched", "many")):
         broken = copy.deepcopy(results)
         broken["ledger"][key] = wrong
-        assert "touches" not in made(broken)["How many steps a model can lose"].caption
+        assert "touches" not in caption(ledger.affected(broken, []))
 
 
 # -- the page --------------------------------------------------------------------------------------------------
@@ -301,9 +318,7 @@ def test_the_page_shows_all_of_it(results: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_a_damaged_file_still_gives_a_page(results: dict[str, Any], tmp_path: Path) -> None:
-    results["ledger"] = {
-        key: wrong for key, wrong in zip(told(), [*WRONG[:4], [], {}, "x", ["x"], {"a": {}}, {"b": 1}])
-    }
+    results["ledger"] = dict(zip(told(), ["x", None, 3, [], "x", {}, ["x"], {"a": {}}, {"b": 1}, ["x"]]))
     results["models"][0]["facts"] = "lost"
     results["models"][-1]["facts"] = ["lost"]
     text = report.draw(save(tmp_path, json.loads(json.dumps(results)))).read_text(encoding="utf-8")
