@@ -67,7 +67,6 @@ class Job:
         pool: trains the recipe, where there is one.
         ledger: the updates of the model's training, where they were recorded.
         log: what was done so far; descents are added to it.
-        made: what the method made that serves other requests too, by name; it goes into the result.
     """
 
     request: Request
@@ -76,7 +75,6 @@ class Job:
     pool: Pool | None = None
     ledger: Ledger | None = None
     log: Log = field(default_factory=Log)
-    made: dict[str, Any] = field(default_factory=dict)
 
     def descend(
         self,
@@ -132,10 +130,6 @@ class Method(ABC):
         """Why a ledger with these settings does not serve this method, a sentence each."""
         return []
 
-    def forgetting(self, made: Mapping[str, Any], request: Request) -> nn.Module:
-        """The model after another request, from what was made for the first; see `Result.forgetting`."""
-        raise ExpungeError(f"{self.name} answers one request at a time; call expunge.unlearn on the original again.")
-
     def then(self, *others: Method) -> Method:
         """This method, and others after it on what it returns."""
         from expunge.methods.chain import Chain  # chains are methods themselves
@@ -162,7 +156,6 @@ class Result:
         log: steps, examples, losses.
         seconds: wall-clock time of the method alone.
         moved: the share of weights whose bits differ from the original's, from 0 to 1.
-        made: what the method made that serves other requests too, by name, e.g. `"gates"`.
 
     What a method measured on its way, such as the control of a ledger's subtraction, is in `log.facts`; what it has to
     say about it, in `log.notes`.
@@ -175,22 +168,6 @@ class Result:
     log: Log
     seconds: float
     moved: float
-    made: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    def forgetting(self, classes: Sequence[int | str]) -> nn.Module:
-        """The original without these classes instead, from what the method learned of all classes in one round.
-
-        Args:
-            classes: labels or names; rows that had gone before stay gone.
-
-        Raises:
-            ExpungeError: the method learned of one request only, or classes that no request could name.
-        """
-        old = self.request
-        request = Request(old.rows, classes=classes, gone=old.rows.ids[old.gone.numpy()])
-        out = self.method.forgetting(self.made, request)
-        _remember(out, out, request)
-        return out
 
     @property
     def summary(self) -> str:
@@ -250,7 +227,7 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
     out.zero_grad(set_to_none=True)
     if method.card.removes:
         _remember(out, model, job.request)
-    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out), job.made)
+    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out))
 
 
 def moved_share(before: nn.Module, after: nn.Module) -> float:

@@ -87,6 +87,7 @@ def following(loop: Loop, call: str, steps: int) -> None:
     """The call that is to tell of the full disk; the thread behind needs a moment, so which step it is is not said."""
     if call == "step":
         loop.steps()
+        loop.ledger.mark()  # at the latest: small steps may wait in memory
     else:
         loop.steps(steps)
         getattr(loop.ledger, call)()

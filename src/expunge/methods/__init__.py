@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from expunge.methods.retrain import Retrain as Retrain
     from expunge.methods.svd_forget import SVDForget as SVDForget
     from expunge.methods.unsir import Unsir as Unsir
-    from expunge.methods.weight_filter import WeightFilter as WeightFilter
 
 # a method's name, which is its module's, to its class
 BUILT_IN = {
@@ -43,7 +42,6 @@ BUILT_IN = {
     "partial_optimization": "PartialOptimization",
     "svd_forget": "SVDForget",
     "unsir": "Unsir",
-    "weight_filter": "WeightFilter",
     "chain": "Chain",
 }
 _MODULE_OF = {"GradientMethod": "gradient"} | {cls: module for module, cls in BUILT_IN.items()}
