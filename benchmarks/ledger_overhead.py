@@ -82,5 +82,5 @@ if __name__ == "__main__":
         results[f"lenet, mnist, keep {keep:g}"] = compare("mnist", 20_000, {"name": "lenet"}, 2, keep, [3])
     for keep in (0.01, 0.1):
         spec = {"name": "resnet9", "width": 16}
-        results[f"resnet9 of width 16, cifar10, keep {keep:g}"] = compare("cifar10", 6_000, spec, 1, keep, [3])
+        results[f"resnet9 of width 16, cifar10, keep {keep:g}"] = compare("cifar10", 6_000, spec, 2, keep, [3])
     save("ledger_overhead", results)

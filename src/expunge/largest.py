@@ -55,21 +55,32 @@ def largest(x_n: Tensor, keep: float) -> Tensor:
     n = flat.numel()
     if keep == 1 or n == 0:
         return torch.arange(n, device=flat.device)
-    k = max(1, round(keep * n))
     bits = flat.view(_INTEGER[flat.element_size()])
     if flat.device.type == "cpu":
-        return torch.from_numpy(_largest_numpy(bits.numpy(), k))
-    return _largest_torch(bits, k)
+        return torch.from_numpy(_largest_numpy(bits.numpy(), count(n, keep)))
+    return _largest_torch(bits, count(n, keep))
 
 
-def top(value_n: Tensor, count: int) -> Tensor:
-    """A boolean vector with exactly `count` True: the largest values (signed), the first ones among equals."""
-    if count < 1:
+def largest_array(x_n: npt.NDArray[np.floating[Any]], keep: float) -> Integers:
+    """`largest` for a flat array, without its checks: a tenth of a millisecond less where tensors are small."""
+    if keep == 1 or not len(x_n):
+        return np.arange(len(x_n))
+    return _largest_numpy(x_n.view(f"i{x_n.itemsize}"), count(len(x_n), keep))
+
+
+def count(n: int, keep: float) -> int:
+    """How many of n entries a share is, 1 at least."""
+    return max(1, round(keep * n))
+
+
+def top(value_n: Tensor, many: int) -> Tensor:
+    """A boolean vector with exactly `many` True: the largest values (signed), the first ones among equals."""
+    if many < 1:
         return torch.zeros_like(value_n, dtype=torch.bool)
-    threshold = value_n.kthvalue(len(value_n) - count + 1).values
+    threshold = value_n.kthvalue(len(value_n) - many + 1).values
     chosen = value_n > threshold
     ties = (value_n == threshold).nonzero().flatten()
-    chosen[ties[: count - int(chosen.sum())]] = True
+    chosen[ties[: many - int(chosen.sum())]] = True
     return chosen
 
 

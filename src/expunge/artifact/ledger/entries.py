@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from expunge.artifact.ledger.capture import Step
-from expunge.artifact.ledger.codec import Part, encode, rounded
+from expunge.artifact.ledger.codec import Array, Part, encode, rounded
 from expunge.artifact.ledger.journal import Entry
 from expunge.artifact.ledger.settings import Settings
-from expunge.largest import largest
+from expunge.largest import largest, largest_array
 
 
 class Entries:
@@ -34,35 +34,37 @@ class Entries:
         about = dict(step.about)
         if not step.tensors:
             return Entry(step.number, step.ids, b"", about)
-        parts, error, moved = [], 0.0, False
-        for i, tensor in enumerate(step.tensors):
-            buffer = not step.rows and i >= self.layers
-            part, lost = self._part(i, tensor.reshape(-1), buffer)
-            parts.append(part)
-            error = max(error, lost)
-            moved = moved or bool(len(part.values) and part.values.any())
-        if not moved:
+        carried = [self.settings.carry and (bool(step.rows) or i < self.layers) for i in range(len(step.tensors))]
+        kept = [self._kept(i, tensor.reshape(-1), step, carried[i]) for i, tensor in enumerate(step.tensors)]
+        values = np.concatenate([found for _, found in kept])
+        if not values.any():
             return Entry(step.number, step.ids, b"", {**about, "skipped": True})
-        about["error"] = error
+        lost = values - rounded(values, self.settings.values)
+        about["error"] = float(np.abs(lost).max(initial=0.0))
         if step.rows:
             about["rows"] = list(step.rows)
+        parts, start = [], 0
+        for i, (positions, found) in enumerate(kept):
+            end = start + len(found)
+            parts.append(Part(step.tensors[i].numel(), positions, values[start:end]))
+            if carried[i]:
+                self._carry(i, positions, lost[start:end])
+            start = end
         return Entry(step.number, step.ids, encode(parts, self.settings.values, with_sizes=False), about)
 
-    def _part(self, i: int, x_n: Tensor, buffer: bool) -> tuple[Part, float]:
-        if self.settings.carry and not buffer:
+    def _kept(self, i: int, x_n: Tensor, step: Step, carried: bool) -> tuple[Array | None, Array]:
+        """Which entries of a tensor are stored, none for all, and their values."""
+        if carried:
             x_n = self._with_lost(i, x_n)
-        whole = buffer or self.settings.keep == 1
-        positions = None if whole else largest(x_n, self.settings.keep)
-        kept = x_n if positions is None else x_n[positions]
         wide = torch.float64 if self.settings.values == "float64" else torch.float32
-        values = kept.to("cpu", wide).numpy()
-        stored = rounded(values, self.settings.values)
-        lost = values - stored
-        if self.settings.carry and not buffer:
-            at = slice(None) if positions is None else positions
-            self.lost[i].zero_()[at] = torch.from_numpy(lost).to(x_n)
-        index = None if positions is None else positions.cpu().numpy()
-        return Part(len(x_n), index, values), float(np.abs(lost).max(initial=0.0))
+        whole = self.settings.keep == 1 or (not step.rows and i >= self.layers)
+        if x_n.is_cpu and x_n.dtype == wide:
+            array = x_n.detach().numpy()
+            positions = None if whole else largest_array(array, self.settings.keep)
+            return positions, array if positions is None else array[positions]
+        chosen = None if whole else largest(x_n, self.settings.keep)
+        found = (x_n if chosen is None else x_n[chosen]).to("cpu", wide).numpy()
+        return None if chosen is None else chosen.cpu().numpy(), found
 
     def _with_lost(self, i: int, x_n: Tensor) -> Tensor:
         while len(self.lost) <= i:
@@ -70,3 +72,7 @@ class Entries:
         if len(self.lost[i]) != len(x_n):
             self.lost[i] = torch.zeros_like(x_n)
         return x_n + self.lost[i]
+
+    def _carry(self, i: int, positions: Array | None, lost_k: Array) -> None:
+        at = slice(None) if positions is None else torch.from_numpy(positions)
+        self.lost[i].zero_()[at] = torch.from_numpy(lost_k).to(self.lost[i])

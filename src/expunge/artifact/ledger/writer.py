@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import torch
+
 from expunge.artifact.ledger.journal import Entry, Journal
 from expunge.errors import ExpungeError
 
@@ -49,7 +51,10 @@ class Writer:
         self._closing = self._told = False
         # a program that ends without close is not held up for ever
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
+        threads, self._alone = torch.get_num_threads(), threading.Event()
         self._thread.start()
+        self._alone.wait()
+        torch.set_num_threads(threads)  # what the thread asked for itself was partly for all
         atexit.register(self._at_exit)
 
     def put(self, make: Callable[[], Entry]) -> None:
@@ -127,6 +132,11 @@ class Writer:
     # -- in the thread -----------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        # PyTorch's helpers sleep between operations once they are more than the cores, and the training would have to
+        # wake them each time: this thread must have none.
+        torch.get_num_threads()  # sets the thread up, which would happen later and undo the next line
+        torch.set_num_threads(1)
+        self._alone.set()
         try:
             self._write_all()
         except BaseException as error:  # also an interrupt: who waits must hear of it
