@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Card": "expunge.method",
     "Classification": "expunge.task",
+    "Diffusion": "expunge.task",
     "ExpungeError": "expunge.errors",
     "Job": "expunge.method",
     "Ledger": "expunge.artifact.ledger",
@@ -34,6 +35,7 @@ _WHERE = {
     "Term": "expunge.phase",
     "own_recipe": "expunge.recipe",
     "register": "expunge.registry",
+    "saliency": "expunge.unlearning",
     "unlearn": "expunge.unlearning",
 }
 _MODULES = ("audit", "data", "explain", "io", "methods", "models")
@@ -41,6 +43,7 @@ _MODULES = ("audit", "data", "explain", "io", "methods", "models")
 __all__ = [
     "Card",
     "Classification",
+    "Diffusion",
     "ExpungeError",
     "Job",
     "Ledger",
@@ -63,6 +66,7 @@ __all__ = [
     "models",
     "own_recipe",
     "register",
+    "saliency",
     "unlearn",
 ]
 
@@ -79,8 +83,8 @@ if TYPE_CHECKING:
     from expunge.registry import register
     from expunge.request import Request
     from expunge.run import Run
-    from expunge.task import Classification
-    from expunge.unlearning import unlearn
+    from expunge.task import Classification, Diffusion
+    from expunge.unlearning import saliency, unlearn
 
 
 def __getattr__(name: str) -> Any:

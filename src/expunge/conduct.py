@@ -17,17 +17,17 @@ from expunge.artifact import Store
 from expunge.artifact.ledger import Ledger
 from expunge.audit.lineup import ORIGINAL, RETRAIN, Entrant
 from expunge.audit.subject import Cost
-from expunge.dossier import Report, audit
+from expunge.dossier import Report, audit, facts_of
 from expunge.errors import Diverged, ExpungeError
 from expunge.experiment import Experiment, from_dict
 from expunge.experiment.folder import claim, model_path
 from expunge.method import Method
 from expunge.methods.amnesiac import Amnesiac
 from expunge.pool import Pool
-from expunge.recipe import describe_function
 from expunge.request import GONE
 from expunge.retrace import Retrace
 from expunge.run import Run
+from expunge.source import describe_function
 from expunge.unlearning import default_task, unlearn
 
 
@@ -145,13 +145,15 @@ def _unlearned(
     if kept is not None:
         return kept
     try:
-        result = unlearn(original, experiment.request, method, recipe=recipe, ledger=ledger, seed=seed)
+        result = unlearn(
+            original, experiment.request, method, recipe=recipe, ledger=ledger, unseen=experiment.held, seed=seed
+        )
     except Diverged as error:  # the other methods are to be judged all the same
         path.unlink(missing_ok=True)
         return Entrant(original, Cost(), "unlearned", method.to_config(), failed=f"{error}")
     except ExpungeError as error:
         raise ExpungeError(f"{row}, seed {seed}: {error}") from error
-    facts = io.plain(result.log.facts)
+    facts = io.plain(facts_of(result, experiment.unseen))
     about = {"key": io.plain(key), "seconds": result.seconds, "examples": result.log.examples, "facts": facts}
     io.save_weights(path, result.model, about)
     return Entrant(result.model, Cost(result.seconds, result.log.examples), "unlearned", method.to_config(), facts)
@@ -237,6 +239,7 @@ def _judged(experiment: Experiment, entrants: Mapping[str, Sequence[Entrant]], c
         attacks=experiment.terms.attacks,
         relearn=experiment.terms.relearning or False,
         examples=experiment.terms.examples,
+        generation=experiment.terms.generation,
         device=experiment.device,
         command=command,
     )

@@ -19,13 +19,15 @@ from torch import nn
 import expunge
 from expunge import io
 from expunge.artifact import Store
+from expunge.artifact.gates import Gated, explained
+from expunge.audit.generation.judge import judge_generation
+from expunge.audit.generation.settings import Generation
 from expunge.audit.judge import judge
 from expunge.audit.lineup import ORIGINAL, Entrant, Terms
 from expunge.audit.measure import ATTACKS
-from expunge.audit.metric import METRICS
 from expunge.audit.relearn import Relearn
 from expunge.audit.subject import Cost
-from expunge.data.adapt import as_rows
+from expunge.data.adapt import rows_like
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Result, history
@@ -33,10 +35,12 @@ from expunge.pool import Pool
 from expunge.recipe import Recipe, TrainedBy, as_recipe
 from expunge.report import draw, summary
 from expunge.request import Request
-from expunge.task.base import Task
+from expunge.run import Run
+from expunge.task import Diffusion, Task
 from expunge.unlearning import default_task
 
 LEADING = ("ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow")
+GENERATED = ("recognised", "others", "fid")  # of denoisers
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ class Report:
     def rows(self) -> list[dict[str, Any]]:
         """One row for each model and seed, with the columns of results.csv.
 
-        First `method, seed, ua, ra, ta, tfa, mia, avg_gap, tow, seconds, verdict`, then every other number. A number
-        that could not be had is None here; `results` says why.
+        First `method, seed, ua, ra, ta, tfa, mia, avg_gap, tow, seconds, verdict`, then every other number; of
+        denoisers `recognised, others, fid` in place of ua to tow. A number that could not be had is None here;
+        `results` says why.
         """
         return [_row(entry) for entry in self.results["models"]]
 
@@ -93,6 +98,7 @@ def audit(
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
     examples: int = 8,
+    generation: Mapping[str, Any] | Generation | None = None,
     device: str | None = None,
     cache: str | Path | bool = True,
     command: str | None = None,
@@ -105,12 +111,14 @@ def audit(
         request: what had to go; for a `Result`, use `result.request`.
         unseen: rows never trained on: `Rows`, a dataset, or a pair (x, y).
         recipe: how the model was trained. Without it there is no retraining, and the verdicts say so.
-        task: what the models compute. Default: classification over the data's classes.
+        task: what the models compute. Default: classification over the data's classes; for a `UNet2DModel`, diffusion.
         seeds: how many (0, 1, …), or which, retrainings to make. Default 3; two at least, as one has no spread.
         attacks: features of the membership attacks. Default: all five.
         relearn: measure relearn time; `True` (default), `False`, or settings such as `{"max_epochs": 20}`.
         examples: so many of the forgotten rows are shown in the report, with id and content; 0 keeps them out.
             Default 8.
+        generation: how the images of denoisers are drawn and judged: settings such as `{"samples": 200}`; see
+            docs/diffusion.md.
         device: where models are trained, such as `"cuda"`. Default: where the first of the given models is, or the CPU.
             Models that are given are judged where they are.
         cache: keep trained models between runs: `True` (default: `$EXPUNGE_CACHE` or the user's cache folder),
@@ -126,23 +134,26 @@ def audit(
         raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
     if not isinstance(models, Mapping):
         raise ExpungeError(f"Models are given by name, e.g. {{'original': model}}; got {type(models).__name__}.")
-    terms = replace(make_terms(seeds, attacks, relearn, examples), device=device)
-    unseen_rows = _unseen(unseen, request.rows)
+    terms = replace(make_terms(seeds, attacks, relearn, examples, generation), device=device)
+    unseen_rows = rows_like(unseen, request.rows)
     given = {str(name): _listed(some) for name, some in models.items()}
-    entrants = {name: [_entrant(name, m) for m in some] for name, some in given.items()}
+    entrants = {name: [_entrant(name, m, unseen_rows) for m in some] for name, some in given.items()}
     for entrant in entrants.get(ORIGINAL, []):
         request = request.after(history(entrant.model, request))
     raise_if(_other_requests(given, request))
     known = as_recipe(recipe) if recipe is not None else None
     if not entrants and known is None:
         raise ExpungeError("There is nothing to audit: give models, or a recipe.")
-    pool = None
+    pool, store = None, None if cache is False else Store(None if cache is True else cache)
+    first = [e.model for some in (entrants.get(ORIGINAL, []), *entrants.values()) for e in some][:1]
     if known is not None:
-        store = None if cache is False else Store(None if cache is True else cache)
-        first = [e.model for some in (entrants.get(ORIGINAL, []), *entrants.values()) for e in some][:1]
         # only a recipe that cannot build its model needs one to put weights into
         pool = Pool(known, request.rows, store, None if isinstance(known, Recipe) or not first else first[0])
-    results = judge(entrants, request, unseen_rows, task or default_task(request), pool, terms)
+    task = task or default_task(request, first[0] if first else _blank(known, request.rows), known)
+    if isinstance(task, Diffusion):
+        results = judge_generation(entrants, request, unseen_rows, task, pool, store, terms)
+    else:
+        results = judge(entrants, request, unseen_rows, task, pool, terms)
     return Report(results, _manifest(results, request, unseen_rows, known, terms, command))
 
 
@@ -151,26 +162,24 @@ def make_terms(
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
     examples: int = 8,
+    generation: Mapping[str, Any] | Generation | None = None,
 ) -> Terms:
     """What an audit is to do, from what people give; see `audit`.
 
     Raises:
-        ExpungeError: seeds that are no whole numbers, an unknown attack, settings that relearning does not have.
+        ExpungeError: seeds that are no whole numbers, an unknown attack, settings that relearning or generation does
+            not have.
     """
     numbers: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
     if not isinstance(numbers, (Sequence, np.ndarray)) or not all(_is_seed(s) for s in numbers):
         raise ExpungeError(f"seeds must be a number of seeds or a list of them, whole and 0 or more; got {seeds!r}.")
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
-    return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn), examples)
+    how = None if generation is None else Generation.of(generation)
+    return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn), examples, generation=how)
 
 
 def _is_seed(seed: Any) -> bool:
     return isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and bool(seed >= 0)
-
-
-def _unseen(unseen: Any, train: Rows) -> Rows:
-    rows = unseen if isinstance(unseen, Rows) else as_rows(unseen, classes=train.classes, name="unseen")
-    return rows if rows.scale == train.scale else rows.scaled_like(train)
 
 
 def _manifest(
@@ -212,6 +221,12 @@ def versions() -> dict[str, str]:
     return {"expunge": expunge.__version__, "python": platform.python_version(), **found}
 
 
+def _blank(recipe: TrainedBy | None, rows: Rows) -> nn.Module | None:
+    """An untrained model of the recipe's kind, where it can make one."""
+    with Run().isolated():
+        return None if recipe is None else recipe.blank(rows)
+
+
 def _listed(some: Any) -> list[Any]:
     return list(some) if isinstance(some, (list, tuple)) else [some]
 
@@ -225,12 +240,20 @@ def _other_requests(given: Mapping[str, Sequence[Any]], request: Request) -> lis
     ]
 
 
-def _entrant(name: str, given: Any) -> Entrant:
+def facts_of(result: Result, unseen: Rows) -> dict[str, Any]:
+    """What a method measured on its way; where it learned gates, also how these explain the classes, on unseen rows."""
+    gated = result.made.get("gates")
+    if not isinstance(gated, Gated):
+        return result.log.facts
+    return {**result.log.facts, "explained": explained(gated, unseen, result.request.classes)}
+
+
+def _entrant(name: str, given: Any, unseen: Rows) -> Entrant:
     if isinstance(given, nn.Module):
         return Entrant(given)
     if isinstance(given, Result):
         cost = Cost(given.seconds, given.log.examples)
-        return Entrant(given.model, cost, "unlearned", given.method.to_config(), given.log.facts)
+        return Entrant(given.model, cost, "unlearned", given.method.to_config(), facts_of(given, unseen))
     if isinstance(given, Entrant):
         return given
     raise ExpungeError(f"{name} must be a torch.nn.Module or a Result, or a list of them; got {type(given).__name__}.")
@@ -254,9 +277,10 @@ def _relearning(relearn: bool | Mapping[str, Any] | Relearn) -> Relearn | None:
 def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {name: m.get("value") for name, m in entry["measurements"].items()}
     cost = entry["cost"]
-    row = {"method": entry["method"], "seed": entry["seed"], **{n: numbers.get(n) for n in LEADING}}
+    leading = {n: numbers.get(n) for n in (GENERATED if "recognised" in numbers else LEADING)}
+    row = {"method": entry["method"], "seed": entry["seed"], **leading}
     row |= {"seconds": cost["seconds"], "verdict": entry["verdict"]}
-    row |= {n: numbers[n] for n in METRICS if n in numbers and n not in LEADING}
+    row |= {n: value for n, value in numbers.items() if n not in leading}
     return {**row, "cost_ratio": cost["ratio"], "examples": cost["examples"]}
 
 

@@ -5,8 +5,11 @@ Shapes: B batch, C classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,3 +31,44 @@ def unlikelihood(task: Task, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tens
     own_BC = F.one_hot(y_B, scores_BC.shape[1]).bool()
     others_B = scores_BC.masked_fill(own_BC, -float("inf")).logsumexp(1)
     return scores_BC.logsumexp(1) - others_B
+
+
+def divergence(target_BC: Tensor, scores_BC: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(target ‖ model) of each row, (B,), in nats, between the softmax of two tables of scores over `temperature`.
+
+    Summed over the classes of a row; PyTorch's `kl_div` divides by their number unless told otherwise.
+    """
+    logp_BC, logq_BC = F.log_softmax(target_BC / temperature, 1), F.log_softmax(scores_BC / temperature, 1)
+    return (logp_BC.exp() * (logp_BC - logq_BC)).sum(1)
+
+
+def frozen(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of the model in eval mode on a device, with no weight that wants a gradient: a teacher."""
+    return copy.deepcopy(model).requires_grad_(False).to(device).eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Distillation:
+    """What a model loses against a teacher: `share` · T² · KL(teacher ‖ model) + `labels` · CE, of each row.
+
+    Args:
+        teacher: a model that stands still, see `frozen`.
+        temperature: T, above 0.
+        share: what the divergence counts.
+        labels: what the cross-entropy under the row's label counts. Default 0.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531.
+    """
+
+    teacher: nn.Module
+    temperature: float = 1.0
+    share: float = 1.0
+    labels: float = 0.0
+
+    def __call__(self, task: Task, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
+        """One number for each row, (B,), with gradient."""
+        with torch.no_grad():
+            target_BC = task.scores(self.teacher, x_B)
+        scores_BC = task.scores(model, x_B)
+        loss_B = self.share * self.temperature**2 * divergence(target_BC, scores_BC, self.temperature)
+        return loss_B + self.labels * F.cross_entropy(scores_BC, y_B, reduction="none") if self.labels else loss_B

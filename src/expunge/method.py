@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from expunge.artifact.ledger import Ledger, Settings
-from expunge.descend import Log, descend
+from expunge.artifact.saliency import measured
+from expunge.data.rows import Rows
+from expunge.descend import Checkpoint, Log, descend
 from expunge.errors import ExpungeError, raise_if
 from expunge.phase import Phase
 from expunge.pool import Pool
@@ -36,6 +38,8 @@ class Card:
         paper: where it comes from.
         version: rises when the same settings give other numbers.
         removes: whether rows count as gone afterwards; not when nothing is done.
+        dial: the field, a number, that makes forgetting stronger or weaker; none where there is no such field.
+        dial_rises: whether a larger value of it forgets more.
     """
 
     title: str
@@ -46,6 +50,8 @@ class Card:
     paper: str
     version: int = 1
     removes: bool = True
+    dial: str | None = None
+    dial_rises: bool = True
 
 
 # what must be given beside model and request, and how
@@ -53,6 +59,8 @@ NEEDED = {
     "recipe": "needs to know how the model was trained: give recipe=expunge.Recipe(...).",
     "ledger": "needs the updates of the training: give ledger=expunge.Ledger(folder), made while the model was trained "
     "(ledger.watch, or recipe: {ledger: {keep: 0.1}}).",
+    "unseen": "needs rows that the model was never trained on: give unseen=rows, and judge by others "
+    "(in YAML data: {validation: 0.3}).",
 }
 
 
@@ -66,7 +74,10 @@ class Job:
         run: seed, device, precision, progress.
         pool: trains the recipe, where there is one.
         ledger: the updates of the model's training, where they were recorded.
+        unseen: rows that the model was never trained on, for methods that choose by them.
         log: what was done so far; descents are added to it.
+        scores: the saliency, measured once for a request, on the model as it first was.
+        made: what the method made that serves other requests too, by name; it goes into the result.
     """
 
     request: Request
@@ -74,7 +85,10 @@ class Job:
     run: Run
     pool: Pool | None = None
     ledger: Ledger | None = None
+    unseen: Rows | None = None
     log: Log = field(default_factory=Log)
+    scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
     def descend(
         self,
@@ -82,6 +96,7 @@ class Job:
         phases: Sequence[Phase],
         region: Region | None = None,
         parts: Mapping[str, Tensor] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Run the one loop on the request's parts, `retain` and `forget`, and on parts of the method's own.
 
@@ -91,9 +106,12 @@ class Job:
             region: which weights may move. Default: all.
             parts: positions by name, beside or in place of the request's: a sample of `retain`, or positions in the
                 rows of a term's own.
+            checkpoint: is shown the model after every epoch. Default: none.
         """
+        if region is not None:
+            region = measured(region, model, self.request, self.task, self.run, self.scores, self.log)
         whole = {"retain": self.request.keep, "forget": self.request.forget, **(parts or {})}
-        self.log.add(descend(model, self.request.rows, whole, self.task, phases, self.run, region))
+        self.log.add(descend(model, self.request.rows, whole, self.task, phases, self.run, region, checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +132,7 @@ class Method(ABC):
             model: the original.
             request: what must go.
             task: what the model computes.
-            given: what there is of `"recipe"` and `"ledger"`.
+            given: what there is of `"recipe"`, `"ledger"` and `"unseen"` rows.
         """
         found = []
         if request.scope not in self.card.scope:
@@ -129,6 +147,10 @@ class Method(ABC):
     def ledger_problems(self, settings: Settings) -> list[str]:
         """Why a ledger with these settings does not serve this method, a sentence each."""
         return []
+
+    def forgetting(self, made: Mapping[str, Any], request: Request) -> nn.Module:
+        """The model after another request, from what was made for the first; see `Result.forgetting`."""
+        raise ExpungeError(f"{self.name} answers one request at a time; call expunge.unlearn on the original again.")
 
     def then(self, *others: Method) -> Method:
         """This method, and others after it on what it returns."""
@@ -156,6 +178,7 @@ class Result:
         log: steps, examples, losses.
         seconds: wall-clock time of the method alone.
         moved: the share of weights whose bits differ from the original's, from 0 to 1.
+        made: what the method made that serves other requests too, by name, e.g. `"gates"`.
 
     What a method measured on its way, such as the control of a ledger's subtraction, is in `log.facts`; what it has to
     say about it, in `log.notes`.
@@ -168,6 +191,22 @@ class Result:
     log: Log
     seconds: float
     moved: float
+    made: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def forgetting(self, classes: Sequence[int | str]) -> nn.Module:
+        """The original without these classes instead, from what the method learned of all classes in one round.
+
+        Args:
+            classes: labels or names; rows that had gone before stay gone.
+
+        Raises:
+            ExpungeError: the method learned of one request only, or classes that no request could name.
+        """
+        old = self.request
+        request = Request(old.rows, classes=classes, gone=old.rows.ids[old.gone.numpy()])
+        out = self.method.forgetting(self.made, request)
+        _remember(out, out, request)
+        return out
 
     @property
     def summary(self) -> str:
@@ -227,7 +266,7 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
     out.zero_grad(set_to_none=True)
     if method.card.removes:
         _remember(out, model, job.request)
-    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out))
+    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out), job.made)
 
 
 def moved_share(before: nn.Module, after: nn.Module) -> float:

@@ -1,6 +1,10 @@
-"""Norms: BatchNorm's running statistics, estimated anew on rows that may be used."""
+"""Norms: BatchNorm's running statistics, estimated anew on rows that may be used, or held as they are."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +50,25 @@ def recalibrate(model: nn.Module, rows: Rows, index: Tensor, run: Run, batch_siz
             norm.momentum = momentum
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Running statistics are used as they are, in training as well, and stay bit-identical, inside a `with` block."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    modes = [(m, m.training) for m in norms]
+    hooks = [m.register_forward_pre_hook(_use_running_statistics) for m in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+
+
+def _use_running_statistics(module: nn.Module, args: Any) -> None:
+    module.training = False
 
 
 def _tracking(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

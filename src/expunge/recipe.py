@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,9 @@ from expunge.descend import Checkpoint, Log, descend
 from expunge.errors import ExpungeError, raise_if
 from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.run import Precision, Run
-from expunge.task.classification import Classification
+from expunge.source import describe_function
+from expunge.task import Classification, Task, is_denoiser, task_of
+from expunge.task.diffusion import diffusion_problems
 
 Build = Callable[[Rows], nn.Module]
 
@@ -68,6 +69,7 @@ class Recipe:
             more steps. Default 5, from benchmarks/grouped_batches.py.
         ledger: record what every step does to the weights, so that rows can be taken back by subtraction: settings of
             the ledger, such as `{"keep": 0.1}`. It changes no bit of the training. Default none.
+        diffusion: fields of `expunge.Diffusion`, where the model is a denoiser. Default: as they are there.
 
     The initial weights depend on the seed and not on the rows, so an original and its retraining form a pair.
 
@@ -88,6 +90,7 @@ class Recipe:
     together: str | Path | Mapping[Hashable, Hashable] | Iterable[Hashable] | None = None
     groups_per_batch: int = 5
     ledger: Settings | Mapping[str, Any] | None = None
+    diffusion: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         problems = descent_problems(asdict(self))
@@ -108,6 +111,7 @@ class Recipe:
         except ExpungeError as error:
             problems += [f"ledger: {problem}" for problem in getattr(error, "problems", [str(error)])]
         problems += together_problems(self.together, self.groups_per_batch, self.batch_size)
+        problems += diffusion_problems(self.diffusion)
         raise_if(problems)
 
     def __call__(
@@ -152,7 +156,7 @@ class Recipe:
         """A model trained on the rows at these positions, in eval mode, and what it took; in a ledger where given."""
         with run.isolated():
             model = self.blank(rows)
-        task = self.task(rows)
+        task = self.task(rows, model)
         raise_if(task.problems(model, rows))
         phase = replace(Phase.of(self, terms=(Term("train"),)), groups=self.grouping(rows))
         run = self.circumstances(run)
@@ -173,8 +177,10 @@ class Recipe:
         """The group of each row, (number of rows,) int64, -1 for none; nothing when batches are random draws."""
         return None if self.together is None else groups_of(self.together, rows)
 
-    def task(self, rows: Rows) -> Classification:
+    def task(self, rows: Rows, model: nn.Module | None = None) -> Task:
         """What the model computes while it is trained, label smoothing included."""
+        if is_denoiser(model):
+            return task_of(model, rows, diffusion=self.diffusion)
         return Classification(classes=rows.num_classes, label_smoothing=self.label_smoothing)
 
     def circumstances(self, run: Run) -> Run:
@@ -206,6 +212,8 @@ class Recipe:
         if callable(self.model):
             fields["model"] = describe_function(self.model)
         del fields["ledger"]  # the weights do not depend on it
+        if self.diffusion is None:
+            del fields["diffusion"]
         if self.together is None:
             del fields["together"], fields["groups_per_batch"]
         else:
@@ -277,23 +285,3 @@ def ledger_folder(recipe: Recipe, rows: Rows, index: Tensor, run: Run, store: St
     settings = Settings.of(recipe.ledger)
     about = None if settings is None else settings.plain()
     return store.folder({**training_key(recipe, rows, index, run), "ledger": about})
-
-
-def describe_function(function: Callable[..., Any]) -> str:
-    """A function's name with a digest of its source, its defaults and the plain values that it captured.
-
-    What has no source is told by its representation. Functions that it calls and objects that it captured are not
-    looked into.
-    """
-    inner = inspect.unwrap(function)
-    try:
-        source = inspect.getsource(inner)
-    except (OSError, TypeError):
-        source = repr(function)
-    cells = getattr(inner, "__closure__", None) or ()
-    captured = [
-        c.cell_contents for c in cells if isinstance(c.cell_contents, (int, float, str, bytes, tuple, type(None)))
-    ]
-    known = repr((source, getattr(inner, "__defaults__", None), getattr(inner, "__kwdefaults__", None), captured))
-    name = f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
-    return f"{name}#{hashlib.blake2b(known.encode(), digest_size=8).hexdigest()}"

@@ -6,7 +6,6 @@ enough: weight decay and momentum go on moving weights whose gradient is zero.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,11 @@ from torch.optim import LBFGS, Optimizer
 
 from expunge.errors import ExpungeError, UnknownName
 from expunge.largest import top
+from expunge.layer_choice import matches, names_in_last
+from expunge.norms import frozen_statistics
 from expunge.partial import PartialUpdate, Rule
+from expunge.proximal import Proximal
+from expunge.salient import SHARE, Aggregation, Salient, Scope
 
 BatchNormPolicy = Literal["update", "freeze"]
 
@@ -27,7 +30,8 @@ BatchNormPolicy = Literal["update", "freeze"]
 class Region:
     """The coordinates of a model that may move; everything else stays bit-identical.
 
-    Build one with `Region.all()`, `.layers(...)`, `.last(k)`, `.top(scores, share)` or `.partial(keep, rule)`.
+    Build one with `Region.all()`, `.layers(...)`, `.last(k)`, `.top(scores, share)`, `.salient(share)` or
+    `.partial(keep, rule)`.
 
     Args:
         patterns: parameters whose name matches one of these globs move. Default: none given, so all do.
@@ -36,14 +40,16 @@ class Region:
             named stay.
         batchnorm: `"update"` lets running statistics follow the data; `"freeze"` uses them as they are and leaves
             them bit-identical.
-        updates: how many of the coordinates one step may move, and which. Default: all of them.
+        updates: how much of a step is let through. Default: all of it.
+        saliency: of what the above lets move, the share of the largest saliency; a method measures it. Default: all.
     """
 
     patterns: tuple[str, ...] | None = None
     last_k: int | None = None
     masks: Mapping[str, Tensor] | None = field(default=None, repr=False, compare=False)
     batchnorm: BatchNormPolicy = "update"
-    updates: PartialUpdate | None = None
+    updates: PartialUpdate | Proximal | None = None
+    saliency: Salient | None = None
 
     @classmethod
     def all(cls, batchnorm: BatchNormPolicy = "update") -> Region:
@@ -65,30 +71,48 @@ class Region:
         return cls(last_k=k, batchnorm=batchnorm)
 
     @classmethod
-    def top(cls, scores: Mapping[str, Tensor], share: float, batchnorm: BatchNormPolicy = "update") -> Region:
+    def top(
+        cls, scores: Mapping[str, Tensor], share: float, batchnorm: BatchNormPolicy = "update", scope: Scope = "global"
+    ) -> Region:
         """Exactly `int(n * share)` of all n scored coordinates: those of the largest scores, over all layers at once.
 
         Args:
             scores: a tensor of the parameter's shape for each parameter name, e.g. the saliency.
             share: the share that may move, above 0 and up to 1.
             batchnorm: see the class. Default `"update"`, as in the SalUn protocol.
+            scope: `"per_layer"` takes `int(n * share)` of each tensor of n instead.
 
         Raises:
-            ExpungeError: a share outside (0, 1], no scores, scores that are NaN.
+            ExpungeError: a share outside (0, 1], no scores, scores that are NaN, an unknown scope.
 
         Ties are broken by position, so that the density is exact however many scores are equal.
         """
-        if not 0 < share <= 1:
-            raise ExpungeError(f"share must be above 0 and at most 1; got {share}.")
+        Salient(share, scope=scope)  # refuses what is no share or scope
         if not scores:
             raise ExpungeError("Region.top got no scores; give one tensor for each parameter name.")
+        if scope == "per_layer":
+            parts = [cls.top({name: score}, share).masks or {} for name, score in scores.items()]
+            return cls(masks={name: mask for part in parts for name, mask in part.items()}, batchnorm=batchnorm)
         flat = torch.cat([s.detach().flatten().float() for s in scores.values()])
         if torch.isnan(flat).any():
             raise ExpungeError("Region.top got NaN scores; the gradients they come from are damaged.")
-        chosen = top(flat, int(len(flat) * share))
-        parts = chosen.split([s.numel() for s in scores.values()])
-        masks = {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts)}
+        chosen = top(flat, int(len(flat) * share)).split([s.numel() for s in scores.values()])
+        masks = {name: part.view(s.shape) for (name, s), part in zip(scores.items(), chosen)}
         return cls(masks=masks, batchnorm=batchnorm)
+
+    @classmethod
+    def salient(
+        cls,
+        share: float = SHARE,
+        aggregation: Aggregation = "abs_of_sum",
+        scope: Scope = "global",
+        within: Region | None = None,
+    ) -> Region:
+        """The share of the largest saliency for the forget rows, see `Salient`; measured when a method is applied.
+
+        `within` another region the share counts what that one lets move. Default: everywhere.
+        """
+        return replace(within or cls.all(), saliency=Salient(share, aggregation, scope))
 
     @classmethod
     def partial(cls, keep: float, rule: Rule = "topk_step", within: Region | None = None) -> Region:
@@ -101,10 +125,12 @@ class Region:
     @property
     def whole(self) -> bool:
         """Whether every parameter may move."""
-        return self.patterns is None and self.last_k is None and self.masks is None
+        return self.patterns is None and self.last_k is None and self.masks is None and self.saliency is None
 
     def resolve(self, model: nn.Module) -> dict[str, Tensor | bool]:
         """For each parameter name of the model: True (moves), False (stays), or a boolean mask of its shape.
+
+        Where a share by saliency is asked for and not measured yet, that is what it will be a share of.
 
         Raises:
             ExpungeError: a pattern that matches nothing, a mask of the wrong shape or for an unknown parameter, or
@@ -116,11 +142,11 @@ class Region:
             moves = self._by_masks(dict(model.named_parameters()))
         elif self.patterns is not None:
             for pattern in self.patterns:
-                if not any(_matches(name, pattern) for name in names):
+                if not any(matches(name, pattern) for name in names):
                     raise UnknownName("layer pattern", pattern, names)
-            moves = {name: any(_matches(name, p) for p in self.patterns) for name in names}
+            moves = {name: any(matches(name, p) for p in self.patterns) for name in names}
         elif self.last_k is not None:
-            inside = _names_in_last(model, self.last_k)
+            inside = names_in_last(model, self.last_k)
             moves = {name: name in inside for name in names}
         else:
             moves = {name: True for name in names}
@@ -156,10 +182,15 @@ class Region:
     ) -> Iterator[None]:
         """Hold everything outside the region bit-identical while `optimizer` steps, inside a `with` block.
 
-        Works with any optimiser: whole tensors outside the region get no gradient (and so no decay and no
-        momentum); in tensors partly outside, weights are put back after every step and the optimiser's state is
-        zeroed there. Costs one copy of the partly frozen tensors. Partial updates draw from `generator`.
+        Works with any optimiser: whole tensors outside the region get no gradient (and so no decay and no momentum); in
+        tensors partly outside, weights are put back after every step and the optimiser's state is zeroed there. Costs
+        one copy of the partly frozen tensors. Partial updates draw from `generator`.
         """
+        if self.saliency is not None:
+            raise ExpungeError(
+                "This region is a share by saliency, which has to be measured on data first: "
+                "Region.top(expunge.saliency(model, request), share). Methods do so by themselves."
+            )
         moves = self.resolve(model)
         frozen, partly = [], []
         for name, parameter in model.named_parameters():
@@ -187,22 +218,16 @@ class Region:
         hooks: list[Any] = [optimizer.register_step_post_hook(put_back)] if partly else []
         # gradients outside count neither to a clipped norm nor to an optimiser's averages
         hooks += [p.register_hook(_inside(mask)) for p, mask, _ in partly if p.requires_grad]
-        modes = []
-        if self.batchnorm == "freeze":
-            norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-            modes = [(m, m.training) for m in norms]
-            hooks += [m.register_forward_pre_hook(_use_running_statistics) for m in norms]
-        partial = self.updates.enforce(model, optimizer, moves, generator) if self.updates else nullcontext()
+        statistics = frozen_statistics(model) if self.batchnorm == "freeze" else nullcontext()
+        through = self.updates.enforce(model, optimizer, moves, generator) if self.updates else nullcontext()
         try:
-            with partial:
+            with statistics, through:
                 yield
         finally:
             for hook in hooks:
                 hook.remove()
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            for module, mode in modes:
-                module.training = mode
 
     # -- as YAML -----------------------------------------------------------------------------------------------
 
@@ -212,8 +237,8 @@ class Region:
         Raises:
             ExpungeError: element masks, which are data and no setting.
         """
-        if self.masks is not None:
-            raise ExpungeError("A region of element masks is data and cannot be written into YAML.")
+        if self.masks is not None or isinstance(self.updates, Proximal):
+            raise ExpungeError("A region of element masks, or one that is bound to a run, is data and no setting.")
         chosen: dict[str, Any] = {}
         if self.patterns is not None:
             chosen["layers"] = list(self.patterns)
@@ -221,26 +246,34 @@ class Region:
             chosen["last"] = self.last_k
         if self.updates is not None:
             chosen |= {"partial": self.updates.keep, "rule": self.updates.rule}
+        if (asked := self.saliency) is not None:
+            chosen |= {"saliency": asked.share, "aggregation": asked.aggregation, "scope": asked.scope}
         return {**chosen, "batchnorm": self.batchnorm}
 
     @classmethod
     def from_config(cls, config: Region | Mapping[str, Any] | str | None) -> Region | None:
-        """A region from plain data: `"all"`, `{"layers": "fc*"}` or `{"last": 2}`, each with `batchnorm`, `partial`."""
+        """A region from plain data: `"all"`, `"saliency"`, `{"layers": "fc*"}` or `{"last": 2}`.
+
+        Each mapping may have `batchnorm`, `partial` with `rule`, and `saliency` with `aggregation` and `scope`.
+        """
         if config is None or isinstance(config, Region):
             return config
         if isinstance(config, str):
-            config = {} if config == "all" else {"layers": config}
+            config = {"all": {}, "saliency": {"saliency": SHARE}}.get(config, {"layers": config})
         if not isinstance(config, Mapping):
-            raise ExpungeError(f"A region is 'all', {{layers: 'fc*'}}, {{last: 2}}, {{partial: 0.1}}; got {config!r}.")
-        known = {"layers", "last", "batchnorm", "partial", "rule"}
+            raise ExpungeError(f"A region is 'all', {{layers: 'fc*'}}, {{last: 2}}, {{saliency: 0.5}}; got {config!r}.")
+        known = {"layers", "last", "batchnorm", "partial", "rule", "saliency", "aggregation", "scope"}
         for key in config:
             if key not in known:
                 raise UnknownName("field of region", key, known)
-        if "partial" in config:
-            within = cls.from_config({k: v for k, v in config.items() if k not in ("partial", "rule")})
-            return cls.partial(config["partial"], config.get("rule", "topk_step"), within)
-        if "rule" in config:
-            raise ExpungeError("The rule of a region says which share moves; give that share too: {partial: 0.1, ...}.")
+        for key, settings in (("partial", {"rule"}), ("saliency", {"aggregation", "scope"})):
+            if key in config:
+                own = {k: v for k, v in config.items() if k in settings}
+                within = cls.from_config({k: v for k, v in config.items() if k != key and k not in settings})
+                made = cls.partial if key == "partial" else cls.salient
+                return made(config[key], within=within, **own)
+            if given := sorted(settings & set(config)):
+                raise ExpungeError(f"{given[0]} of a region says which share moves; give it too: {{{key}: 0.1, ...}}.")
         if "layers" in config and "last" in config:
             raise ExpungeError("A region is given by layers or by last, not by both.")
         batchnorm = config.get("batchnorm", "update" if not {"layers", "last"} & set(config) else "freeze")
@@ -257,34 +290,8 @@ class Region:
 
 
 def _inside(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: torch.where(mask, gradient, 0)
+    return lambda gradient: torch.where(mask, gradient.to_dense() if gradient.is_sparse else gradient, 0)
 
 
 def _use_running_statistics(module: nn.Module, args: Any) -> None:
     module.training = False
-
-
-def _matches(name: str, pattern: str) -> bool:
-    module = name.rpartition(".")[0]
-    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(module, pattern)
-
-
-def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
-    """The modules of the last k layers, in order; a layer is a linear, convolutional or embedding module.
-
-    Modules with parameters of their own that come after such a layer (norms, scales) belong to it.
-
-    Raises:
-        ExpungeError: a model with fewer than k layers.
-    """
-    kinds = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag)
-    own = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-    starts = [i for i, m in enumerate(own) if isinstance(m, kinds)]
-    if len(starts) < k:
-        raise ExpungeError(f"The model has {len(starts)} layers, so its last {k} cannot be chosen.")
-    return own[starts[-k] :]
-
-
-def _names_in_last(model: nn.Module, k: int) -> set[str]:
-    inside = {id(p) for m in last_layers(model, k) for p in m.parameters(recurse=False)}
-    return {name for name, p in model.named_parameters() if id(p) in inside}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import InitVar
 from typing import Any, TypeVar, get_type_hints
 
 from expunge.errors import ExpungeError, Problems, UnknownName, near, raise_if
@@ -59,17 +60,17 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     cls, given = get(name), dict(fields or {})
-    known = {f.name for f in dataclasses.fields(cls)}
-    hints = get_type_hints(cls)
+    known = set(inspect.signature(cls).parameters)  # fields, and what becomes part of one
+    hints = {key: h.type if isinstance(h, InitVar) else h for key, h in get_type_hints(cls).items()}
     problems, values = [], {}
     for key, value in given.items():
         if key not in known:
             problems.append(f"{name} has no field {key!r}.{near(key, known)} Its fields: {', '.join(sorted(known))}.")
         elif key == "region":
             values[key] = value  # the method reads it itself
-        elif key == "steps":
+        elif key in _NESTED:
             try:
-                values[key] = _steps(value)
+                values[key] = _NESTED[key](value)
             except ExpungeError as error:
                 problems += getattr(error, "problems", [str(error)])
         else:
@@ -95,6 +96,15 @@ def _steps(given: object) -> tuple[Method, ...]:
     return tuple(step if isinstance(step, Method) else from_config(step) for step in given)
 
 
+def _one(given: object) -> Method:
+    if not isinstance(given, (Method, Mapping, str)):
+        raise ExpungeError(f"a method is given by name, e.g. {{name: finetune}}; got {given!r}.")
+    return given if isinstance(given, Method) else from_config(given)
+
+
+_NESTED: dict[str, Callable[[object], Any]] = {"steps": _steps, "of": _one}  # fields that hold methods
+
+
 def from_config(config: Mapping[str, Any] | str) -> Method:
     """A method from plain data: `{"name": ..., field: value}`, or its name alone."""
     if isinstance(config, str):
@@ -114,6 +124,6 @@ def suitable(scope: str, family: str, given: Collection[str] = ()) -> list[str]:
         card = get(name).card
         lacking = (card.needs & set(NEEDED)) - set(given)
         fits = scope in card.scope and family in card.families and not lacking
-        if fits and name not in ("original", "retrain", "chain"):
+        if fits and name not in ("original", "retrain", "chain", "search"):
             found.append(name)
     return found

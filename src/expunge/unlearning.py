@@ -1,4 +1,4 @@
-"""unlearn: the one call."""
+"""unlearn: the one call; and saliency, the homework of some methods that can be had by itself."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.artifact import Store
 from expunge.artifact.ledger import Ledger
+from expunge.artifact.saliency import BATCH, kept, measure
+from expunge.data.adapt import rows_like
 from expunge.errors import ExpungeError, raise_if
+from expunge.loss import Loss
 from expunge.method import Job, Method, Result, check, history, perform
 from expunge.pool import Pool
 from expunge.recipe import Recipe, as_recipe
 from expunge.registry import make, suitable
 from expunge.request import Request
 from expunge.run import Run
-from expunge.task.base import Task
-from expunge.task.classification import Classification
+from expunge.salient import Aggregation
+from expunge.task import Task, task_of
 
 
-def default_task(request: Request) -> Classification:
-    """Classification over the data's classes; classes that are gone or must go are no label for anything."""
+def default_task(request: Request, model: nn.Module | None = None, recipe: Any = None) -> Task:
+    """What a model of the data computes; classes that are gone or must go are no label for anything.
+
+    Args:
+        request: what must go.
+        model: says by its kind what it computes, see `task_of`. Default: a classifier.
+        recipe: how it was trained, which for denoisers says how noise is added.
+    """
     left = set(request.rows.y[request.keep].tolist())
     without = tuple(c for c in range(request.rows.num_classes) if c not in left)
-    return Classification(classes=request.rows.num_classes, without=without)
+    return task_of(model, request.rows, without, recipe.diffusion if isinstance(recipe, Recipe) else None)
 
 
 def unlearn(
@@ -36,6 +45,7 @@ def unlearn(
     task: Task | None = None,
     recipe: Any = None,
     ledger: Ledger | str | Path | None = None,
+    unseen: Any = None,
     seed: int | None = None,
     run: Run | None = None,
     **fields: Any,
@@ -43,13 +53,16 @@ def unlearn(
     """A changed copy of `model` from which the requested rows have been removed, as well as the method can.
 
     Args:
-        model: any module that returns logits, or an object with `.logits`; it is not touched.
+        model: any module that returns logits, or an object with `.logits`, or a class-conditional `UNet2DModel` of
+            diffusers; it is not touched.
         request: what must go. Rows that this model forgot by earlier requests count as gone.
         method: a method's name, see `expunge methods`, or a method.
-        task: what the model computes. Default: classification over the data's classes.
+        task: what the model computes. Default: classification over the data's classes; for a `UNet2DModel`, diffusion.
         recipe: how the model was trained, for methods that need it; methods that descend then also augment as it does.
         ledger: the updates of the model's training, or their folder, for methods that take them back. Default: where
             the recipe that trained this model object in this process recorded them, if it did.
+        unseen: rows that the model was never trained on, for methods that choose by them; not those that an audit is to
+            judge by. `Rows`, a dataset, or a pair (x, y). Default: none.
         seed: of every random draw. Default: the run's, which is 0; on a CPU the same seed gives the same bits.
         run: device, precision, progress, processes. Default: where the model is, one process.
         fields: hyper-parameters of a method given by name.
@@ -72,13 +85,14 @@ def unlearn(
     elif fields:
         raise ExpungeError(f"{', '.join(fields)}: set fields on the method itself, {type(method).__name__}(...).")
     request = request.after(history(model, request))
-    task = task or default_task(request)
     known = as_recipe(recipe) if recipe is not None else None
+    task = task or default_task(request, model, known)
     ledger = ledger if ledger is not None else getattr(model, "_expunge_ledger", None)
     opened = Ledger(ledger) if isinstance(ledger, (str, Path)) else ledger
     if opened is not None and opened.about is None:
         raise ExpungeError(f"There is no ledger in {opened.path}; it is made while a model is trained.")
-    given = {name for name, one in (("recipe", known), ("ledger", opened)) if one is not None}
+    held = rows_like(unseen, request.rows) if unseen is not None else None
+    given = {name for name, one in (("recipe", known), ("ledger", opened), ("unseen", held)) if one is not None}
     others = ", ".join(suitable(request.scope, task.family, given))
     check(model, request, method, task, given, f"Methods for this request: {others}.")
     raise_if(method.ledger_problems(opened.settings) if opened is not None else [])
@@ -87,4 +101,47 @@ def unlearn(
     if isinstance(known, Recipe):
         run = known.circumstances(run)
     pool = Pool(known, request.rows, Store(), like=model) if known is not None else None
-    return perform(model, method, Job(request, task, run, pool, opened))
+    return perform(model, method, Job(request, task, run, pool, opened, held))
+
+
+def saliency(
+    model: nn.Module,
+    request: Request,
+    task: Task | None = None,
+    *,
+    aggregation: Aggregation = "abs_of_sum",
+    loss: Loss | None = None,
+    batch_size: int = BATCH,
+    run: Run | None = None,
+    cache: bool = True,
+) -> dict[str, Tensor]:
+    """How much each weight matters to the forget rows: the size of their loss's gradient, by the name of its parameter.
+
+    Give it to `Region.top(scores, share)`. Methods with `region="saliency"`, and `salun`, measure it by themselves.
+
+    Args:
+        model: is not changed, nor are its gradients, modes and statistics. What is frozen is not scored.
+        request: what must go.
+        task: what the model computes. Default: what its kind computes, on the data's classes.
+        aggregation: what is made of the rows' gradients g_i: `"abs_of_sum"` (default, as in the SalUn paper's code),
+            `"sum_of_abs"` or `"sum_of_squares"`.
+        loss: a function (task, model, x, y) to one number for each row, in place of the task's loss under true labels.
+        batch_size: rows in a pass; the scores do not depend on it, but for rounding. Default 256.
+        run: device and seed. Default: where the model is, and 0.
+        cache: keep the scores, under a digest of model, rows and settings, in `$EXPUNGE_CACHE` or the user's cache
+            folder, where methods find them too. Those of a loss of your own are never kept. Default yes.
+
+    Raises:
+        ExpungeError: a model that does not fit the data, gradients that are NaN, infinite or zero everywhere, weights
+            that are all frozen, or stored sparsely.
+
+    Cost: one forward and backward pass over the forget rows, one row at a time but for `"abs_of_sum"`.
+    """
+    request = request.after(history(model, request))
+    task = task or default_task(request, model)
+    raise_if(task.problems(model, request.rows.take(request.keep[:2])))
+    run = replace(run or Run(), device=(run or Run()).device_of(model))
+    rows, index = request.rows, request.forget
+    if loss is not None:
+        return measure(model, rows, index, task, run, aggregation, loss, batch_size)
+    return kept(model, rows, index, task, run, aggregation, Store() if cache else None, batch_size)[0]

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.spatial.distance import jensenshannon
+from scipy.spatial.distance import euclidean, jensenshannon
 from scipy.special import softmax
 from scipy.stats import t
 
-from expunge.audit.divergence import agreement, js, mean_js, zrf, zrf_legacy
+from expunge.audit.divergence import activation_distance, agreement, js, mean_js, zrf, zrf_legacy
 from expunge.errors import ExpungeError
 
 
@@ -39,6 +39,17 @@ def test_intervals_stay_in_the_unit_range():
     far = [[50.0, 0.0], [0.0, 0.0]], [[0.0, 50.0], [0.0, 0.0]]
     for e in mean_js(*far), zrf(*far):
         assert (e.low, e.high) == (0, 1)
+
+
+def test_activation_distance(two):
+    p, q = (softmax(z, axis=1) for z in two)
+    lengths = [euclidean(a, b) for a, b in zip(p, q)]
+    expected = t.interval(0.95, 49, loc=np.mean(lengths), scale=np.std(lengths, ddof=1) / np.sqrt(50))
+    e = activation_distance(*two)
+    assert (e.value, e.low, e.high) == pytest.approx((np.mean(lengths), *expected))
+    far = activation_distance([[2000.0, 0.0], [0.0, 0.0]], [[0.0, 2000.0], [0.0, 0.0]])
+    assert (far.value, far.low, far.high) == pytest.approx((2**0.5 / 2, 0, 2**0.5))
+    assert activation_distance(two[0], two[0]).value == 0
 
 
 def test_zrf(two):
@@ -80,12 +91,12 @@ def test_agreement():
     assert agreement(a, a).low < 50  # four examples prove little
 
 
-@pytest.mark.parametrize("judge", [mean_js, zrf, zrf_legacy, agreement])
+@pytest.mark.parametrize("judge", [mean_js, activation_distance, zrf, zrf_legacy, agreement])
 def test_no_examples_fail(judge):
     assert not judge(np.zeros((0, 3)), np.zeros((0, 3))).ok
 
 
-@pytest.mark.parametrize("judge", [js, mean_js, zrf, zrf_legacy, agreement])
+@pytest.mark.parametrize("judge", [js, mean_js, activation_distance, zrf, zrf_legacy, agreement])
 def test_refusals(judge, two):
     with pytest.raises(ExpungeError, match="same examples and classes"):
         judge(two[0], two[1][:, :5])

@@ -20,6 +20,7 @@ ORDER = [
     "tow",
     "agreement",
     "js",
+    "activation_distance",
     "zrf",
     "relearn",
     "ain",

@@ -10,10 +10,10 @@ from torch import nn
 
 import expunge as ex
 from expunge.audit.relearn import Relearn, relearn
-from expunge.audit.untrained import untrained
 from expunge.data import Rows
 from expunge.errors import ExpungeError
 from expunge.task import Classification
+from expunge.untrained import untrained
 from kit import accuracy, bits
 
 TASK = Classification(classes=10)

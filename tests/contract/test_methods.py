@@ -27,7 +27,7 @@ from kit import Untouchable, accuracy, bits
 NAMES = registry.names()
 DESCENDING = [n for n in NAMES if "region" in {f.name for f in dataclasses.fields(registry.get(n))}]
 WITH_REGION = [n for n in DESCENDING if n != "last_layers"]  # it has a region of its own
-SEEDLESS = {"original"}  # nothing is drawn
+SEEDLESS = {"original", "ssd"}  # nothing is drawn
 
 
 def fields(name: str, **more) -> dict:
@@ -260,6 +260,16 @@ def test_a_region_goes_through_yaml_as_well(name):
     method = registry.make(name, fields(name, region={"last": 2, "batchnorm": "update"}))
     assert registry.from_config(yaml.safe_load(yaml.safe_dump(method.to_config()))) == method
     assert method.region == Region.last(2, batchnorm="update")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_dial_is_a_field_that_holds_a_number(name):
+    card = registry.get(name).card
+    if card.dial is not None:
+        defaults = {f.name: f.default for f in dataclasses.fields(registry.get(name))}
+        value = defaults[card.dial]
+        assert isinstance(value, (int, float))
+        assert not isinstance(value, bool)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,8 +10,9 @@ from torch import nn
 from expunge import ExpungeError, Recipe, Rows, own_recipe
 from expunge.descend import descend
 from expunge.phase import Phase, Term
-from expunge.recipe import as_recipe, describe_function
+from expunge.recipe import as_recipe
 from expunge.run import Run
+from expunge.source import describe_function
 from kit import Recording, accuracy, bits
 
 SMALL = {"name": "mlp", "hidden": [8]}
@@ -229,7 +230,6 @@ def test_a_recipe_is_one_phase_of_the_loop(train):
 
 
 def test_a_description_follows_captured_values_and_defaults():
-    from expunge.recipe import describe_function
 
     def maker(lr):
         def train(dataset, ids, seed, extra=lr):

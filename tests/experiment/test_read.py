@@ -10,6 +10,7 @@ import torch
 
 import expunge as ex
 from expunge.audit.measure import ATTACKS
+from expunge.conduct import conduct
 from expunge.errors import ExpungeError, Problems
 from expunge.experiment import from_dict, read
 from expunge.recipe import OwnRecipe
@@ -177,3 +178,38 @@ def test_a_device_that_is_not_there_is_refused():
     assert from_dict({**config, "device": "cpu"}).device == "cpu"
     with pytest.raises(ExpungeError, match="device: nowhere cannot be used"):
         from_dict({**config, "device": "nowhere"})
+
+
+def test_rows_to_choose_by_are_not_those_to_judge_by() -> None:
+    whole = from_dict(SMALL)
+    assert whole.held is None
+    experiment = from_dict({**SMALL, "data": {"name": "digits", "validation": 0.3}})
+    held = experiment.held
+    assert held is not None
+    assert len(held) == 108
+    assert not set(held.ids.tolist()) & set(experiment.unseen.ids.tolist())
+    assert {*held.ids.tolist(), *experiment.unseen.ids.tolist()} == set(whole.unseen.ids.tolist())
+    assert set(held.y.tolist()) == set(range(10))
+    assert held.scale == experiment.train.scale
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.0, "validation is a share"), (1.0, "a share"), (True, "a share"), ("much", "a share"), (1e-4, "no row on one")],
+)
+def test_a_share_to_choose_by_that_cannot_be(share: Any, said: str) -> None:
+    with pytest.raises(ExpungeError, match=said):
+        from_dict({**SMALL, "data": {"name": "digits", "validation": share}})
+
+
+def test_methods_that_choose_get_them(tmp_path: Path) -> None:
+    search = {"name": "search", "of": {"name": "finetune", "epochs": 1}, "tries": 2}
+    plain = {**SMALL, "request": {"fraction": 0.1}, "methods": [search], "audit": {"seeds": 1, "relearn": False}}
+    with pytest.raises(ExpungeError, match=r"search among samples needs rows [^}]*validation: 0\.3\}"):
+        from_dict(plain)
+    held = {**plain, "data": {"name": "digits", "validation": 0.3}, "out": str(tmp_path / "run")}
+    report = conduct(from_dict(held))
+    rows = {row["method"] for row in report.rows}
+    assert "finetune (searched)" in rows
+    (entry,) = [m for m in report.results["models"] if m["method"] == "finetune (searched)"]
+    assert len(entry["facts"]["search"]["tried"]) <= 2

@@ -37,7 +37,16 @@ def js(logits_p_NC: Any, logits_q_NC: Any) -> Array:
 
 def mean_js(logits_p_NC: Any, logits_q_NC: Any) -> Estimate:
     """The mean of `js` over examples with its Student-t interval cut to [0, 1]; failed for no examples."""
-    return _within_unit(Estimate.mean(js(logits_p_NC, logits_q_NC)))
+    return _within(Estimate.mean(js(logits_p_NC, logits_q_NC)))
+
+
+def activation_distance(logits_p_NC: Any, logits_q_NC: Any) -> Estimate:
+    """The mean length of the difference of two models' probabilities, in [0, √2]; failed for no examples.
+
+    What papers call activation distance, between a model and its retraining. Args and Raises as in `js`.
+    """
+    p_NC, q_NC = (np.exp(log_softmax(z_NC, axis=1)) for z_NC in _pair(logits_p_NC, logits_q_NC))
+    return _within(Estimate.mean(np.sqrt(np.square(p_NC - q_NC).sum(axis=1))), np.sqrt(2.0))
 
 
 def zrf(logits_model_NC: Any, logits_untrained_NC: Any) -> Estimate:
@@ -54,7 +63,7 @@ def zrf(logits_model_NC: Any, logits_untrained_NC: Any) -> Estimate:
 
     Source: Chundawat et al. (Bad Teacher), AAAI 2023, with base 2 so that the score spans [0, 1].
     """
-    return _within_unit(Estimate.mean(1 - js(logits_model_NC, logits_untrained_NC)))
+    return _within(Estimate.mean(1 - js(logits_model_NC, logits_untrained_NC)))
 
 
 def zrf_legacy(logits_model_NC: Any, logits_untrained_NC: Any) -> Estimate:
@@ -99,7 +108,7 @@ def _pair(logits_a_NC: Any, logits_b_NC: Any) -> tuple[Array, Array]:
     return a_NC, b_NC
 
 
-def _within_unit(mean: Estimate) -> Estimate:
+def _within(mean: Estimate, most: float = 1.0) -> Estimate:
     if not mean.ok or mean.low is None or mean.high is None:
         return mean
-    return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 1.0))
+    return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, most))

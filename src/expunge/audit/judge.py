@@ -14,16 +14,17 @@ from expunge.audit.lineup import AGAIN, ORIGINAL, RETRAIN, Entrants, Lineup, Ter
 from expunge.audit.measure import Measurements, Peers, measure, relearn_time
 from expunge.audit.metric import METRICS
 from expunge.audit.relearn import RelearnTime
-from expunge.audit.subject import Ground, Subject, outputs
-from expunge.audit.untrained import untrained
+from expunge.audit.subject import Ground, Subject
 from expunge.audit.verdict import DAMAGED, Judge, Verdict, residue, without_retraining
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.io import model_digest
+from expunge.outputs import outputs
 from expunge.pool import Pool
 from expunge.request import Request
 from expunge.run import progress_bar
 from expunge.task.base import Task
+from expunge.untrained import untrained
 
 SCHEMA = 1
 
@@ -63,7 +64,7 @@ def judge(
         "schema": SCHEMA,
         "expunge": expunge.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "question": _question(request, ground),
+        "question": question_of(request, ground),
         "metrics": {n: _about(n) for n in METRICS if any(n in e["measurements"] for e in entries)},
         "models": entries,
         "verdicts": [v.to_json() for v in verdicts],
@@ -98,7 +99,7 @@ def _measured(lineup: Lineup, sound: list[Subject], ground: Ground, terms: Terms
     for s in lineup.subjects:
         base = numbers.get(id(lineup.pair(RETRAIN, s.seed)))
         extra = details(s, lineup.pair(ORIGINAL, s.seed), terms.attacks, edges) if s in sound else {}
-        entries.append({**_entry(s, numbers[id(s)], base, mean_seconds), **extra})
+        entries.append({**entry_of(s, numbers[id(s)], base, mean_seconds), **extra})
     return entries
 
 
@@ -121,7 +122,8 @@ def _retrain_seconds(lineup: Lineup) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _entry(s: Subject, found: Measurements, base: Measurements | None, retraining: float | None) -> dict[str, Any]:
+def entry_of(s: Subject, found: Measurements, base: Measurements | None, retraining: float | None) -> dict[str, Any]:
+    """What is saved of one model: its numbers, each with its gap to the retrained one's, cost and digest."""
     measurements = {}
     for name, estimate in found.items():
         measurements[name] = estimate.to_json()
@@ -179,7 +181,8 @@ def _what_is_missing(lineup: Lineup, pool: Pool | None) -> str:
     return "Give the original model under the name 'original' as well."
 
 
-def _question(request: Request, ground: Ground) -> dict[str, Any]:
+def question_of(request: Request, ground: Ground) -> dict[str, Any]:
+    """What was asked, for those who read the results."""
     return {
         "text": request.text,
         "scope": request.scope,

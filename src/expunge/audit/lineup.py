@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.audit.attacks.scores import FEATURES
+from expunge.audit.generation.settings import Generation
 from expunge.audit.measure import ATTACKS
 from expunge.audit.relearn import Relearn
 from expunge.audit.subject import Cost, Ground, Subject
@@ -32,6 +33,7 @@ class Terms:
         relearning: how relearning is measured; none to leave it out.
         examples: so many of the forgotten rows are shown in the results; 0 keeps them out. Default 8.
         device: where models are trained. Default: where the first of those handed in is, or the CPU.
+        generation: how the images of denoisers are drawn and judged. Default: as the class says.
     """
 
     seeds: tuple[int, ...]
@@ -39,6 +41,7 @@ class Terms:
     relearning: Relearn | None = None
     examples: int = 8
     device: str | None = None
+    generation: Generation | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.examples, int) or self.examples < 0:

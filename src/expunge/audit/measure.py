@@ -95,6 +95,7 @@ def _computation(
         "tow": lambda: _tow(found, reference),
         "agreement": lambda: divergence.agreement(subject.forget, _retrained(peers).forget),
         "js": lambda: divergence.mean_js(subject.forget, _retrained(peers).forget),
+        "activation_distance": lambda: divergence.activation_distance(subject.forget, _retrained(peers).forget),
         "zrf": lambda: _zrf(subject, peers.untrained),
         "relearn": lambda: _relearn(subject, peers),
         "ain": lambda: _ain(found, peers),

@@ -135,6 +135,16 @@ _ALL = (
         "How far the predicted probabilities on forgotten rows are from the retrained model's: 0 equal, "
         "1 opposite. Two retrainings are not at 0 either: compare with the second one's row.",
     ),
+    Metric(
+        "activation_distance",
+        "Activation distance to retraining",
+        "",
+        "lower",
+        0.0,
+        1,
+        "The same distance as papers give it: the length of the difference of the probabilities, 0 to 1.41. Two "
+        "retrainings are not at 0 either.",
+    ),
     _match(
         "zrf",
         "Likeness to an untrained model",

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge.audit.subject import outputs
 from expunge.data.rows import Rows
 from expunge.descend import descend
 from expunge.errors import raise_if
+from expunge.outputs import outputs
 from expunge.phase import Phase, Term
 from expunge.region import Region
 from expunge.run import Run

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from expunge.audit.attacks.scores import membership_score
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
-from expunge.layout import arranged, likes_channels_last
-from expunge.memory import kept_memory
+from expunge.outputs import outputs
 from expunge.request import Request
 from expunge.task.base import Task
 
@@ -80,24 +79,6 @@ class Ground:
         forgotten = unseen.take(of_class.nonzero().flatten()) if of_class.any() else None
         alike = forgotten if forgotten is not None else rest
         return cls(rows.take(request.forget), rows.take(request.keep), rest, alike, forgotten)
-
-
-def outputs(model: nn.Module, task: Task, rows: Rows, batch_size: int = 1000) -> Tensor:
-    """The scores of a model on all rows, (N, C) float32 on the CPU, in eval mode and without gradient.
-
-    Cost: one forward pass; the model's modes are as before afterwards.
-    """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode(), kept_memory():
-            index = torch.arange(len(rows)).split(batch_size)
-            last = likes_channels_last(model)
-            return torch.cat([task.scores(model, arranged(rows.x(i).to(device), last)).float().cpu() for i in index])
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @dataclass

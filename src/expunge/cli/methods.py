@@ -34,6 +34,7 @@ def methods(name: Optional[str] = typer.Argument(None, help="A method, to see it
         "cost": card.cost,
         "paper": card.paper,
         "version": card.version,
+        "dial": f"{card.dial}: {'larger' if card.dial_rises else 'smaller'} forgets more" if card.dial else "none",
     }
     for key, value in facts.items():
         screen.print(f"  {key:8} {value}", highlight=False)

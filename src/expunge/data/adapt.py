@@ -69,6 +69,12 @@ def as_rows(
         return _from_dataset(data, ids, classes, name or "data", memory)
 
 
+def rows_like(data: Any, train: Rows) -> Rows:
+    """Rows never trained on, with the classes and the scale of the training rows; `data` as for `as_rows`."""
+    rows = data if isinstance(data, Rows) else as_rows(data, classes=train.classes, name="unseen")
+    return rows if rows.scale == train.scale else rows.scaled_like(train)
+
+
 def _renamed(data: Rows, ids: Any, classes: Sequence[str] | None, name: str | None) -> Rows:
     if ids is None and classes is None and name is None:
         return data

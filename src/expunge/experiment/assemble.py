@@ -54,6 +54,7 @@ class Experiment:
         terms: what the audit is to do.
         out: the folder to write to.
         given: files of models that exist, by the name of their row.
+        held: rows never trained on that methods may choose by; none of them is in `unseen`.
     """
 
     config: dict[str, Any]
@@ -65,6 +66,7 @@ class Experiment:
     terms: Terms
     out: Path
     given: dict[str, list[Path]] = field(default_factory=dict)
+    held: Rows | None = None
 
     @property
     def weights(self) -> Path | None:
@@ -138,6 +140,7 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
         if key not in SETTINGS
     ]
     rows: tuple[Rows, Rows] | None = None
+    held: Rows | None = None
     request: Request | None = None
     recipe: TrainedBy | None = None
     methods: dict[str, Method] = {}
@@ -146,7 +149,10 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     with collecting(problems, "device"):
         parts.check_device(config.get("device", "cpu"))
     with collecting(problems, "data"):
-        rows = parts.load_data(_section(config, "data", needed=True))
+        section = _section(config, "data", needed=True)
+        train, unseen = parts.load_data(section)
+        unseen, held = parts.set_aside(section, unseen)
+        rows = train, unseen
     if rows is not None:
         with collecting(problems, "request"):
             request = parts.make_request(rows[0], _section(config, "request", needed=True))
@@ -169,7 +175,7 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     raise_if(list(dict.fromkeys(problems)))
     if rows is None or request is None:  # cannot be: each would have left a problem
         raise ExpungeError("data and request are needed.")
-    return _fitting(Experiment(config, *rows, request, recipe, methods, terms, out, given))
+    return _fitting(Experiment(config, *rows, request, recipe, methods, terms, out, given, held))
 
 
 def _fitting(experiment: Experiment) -> Experiment:
@@ -196,10 +202,11 @@ def _fitting(experiment: Experiment) -> Experiment:
                 if where in ("model.weights", f"models.{ORIGINAL}"):
                     request = request.after(history(loaded, request))
     if model is not None:
-        task = default_task(request)
+        task = default_task(request, model, experiment.recipe)
         problems += [f"model: {problem}" for problem in task.problems(model, experiment.train)]
         ledger = experiment.ledger
-        given = {n for n, there in (("recipe", experiment.recipe), ("ledger", ledger)) if there is not None}
+        has = {"recipe": experiment.recipe, "ledger": ledger, "unseen": experiment.held}
+        given = {name for name, there in has.items() if there is not None}
         for row, method in experiment.methods.items():
             told = method.problems(model, request, task, given)
             told += method.ledger_problems(ledger) if ledger is not None else []

@@ -13,6 +13,7 @@ from torch import nn
 from expunge import data, models
 from expunge.audit.lineup import AGAIN, ORIGINAL, RETRAIN, Terms
 from expunge.data.rows import Rows
+from expunge.data.split import stratified
 from expunge.dossier import make_terms
 from expunge.errors import ExpungeError, Problems, UnknownName, raise_if
 from expunge.experiment import own
@@ -28,13 +29,13 @@ Config = Mapping[str, Any]
 def load_data(config: Config) -> tuple[Rows, Rows]:
     """Training and unseen rows: `{name: mnist, limit: 10000}`, `{path: x.npz}` or `{build: "module:function"}`."""
     cuts = ("limit", "seed", "class_limit")
-    _known(config, ("name", "path", "build", *cuts))
+    _known(config, ("name", "path", "build", "validation", *cuts))
     sources = [key for key in ("name", "path", "build") if config.get(key) is not None]
     if len(sources) != 1:
         raise ExpungeError(f"give one of name, path and build, e.g. {{name: digits}}; got {_listing(sources)}.")
     if sources != ["build"]:
         return data.load(str(config[sources[0]]), **{key: config[key] for key in cuts if key in config})
-    if set(config) - {"build"}:
+    if set(config) - {"build", "validation"}:
         raise ExpungeError(
             "limit, class_limit and seed are for data given by name or path; cut your own data where you build it."
         )
@@ -44,6 +45,24 @@ def load_data(config: Config) -> tuple[Rows, Rows]:
     train = data.as_rows(made[0])
     unseen = data.as_rows(made[1], classes=None if isinstance(made[1], Rows) else train.classes)
     return train, unseen.scaled_like(train)
+
+
+def set_aside(config: Config, unseen: Rows) -> tuple[Rows, Rows | None]:
+    """Unseen rows to judge by, and those for methods that choose by them: `{validation: 0.3}`, a share of all alike."""
+    share = config.get("validation")
+    if share is None:
+        return unseen, None
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise ExpungeError(
+            f"validation is a share of the unseen rows, for methods to choose by, e.g. 0.3; got {share!r}."
+        )
+    count = round(share * len(unseen))
+    if not 0 < count < len(unseen):
+        raise ExpungeError(f"validation of {share:g} leaves no row on one side; there are {len(unseen)} unseen ones.")
+    chosen = stratified(unseen.y, count, 0)
+    rest = torch.ones(len(unseen), dtype=torch.bool)
+    rest[chosen] = False
+    return unseen.take(rest), unseen.take(chosen)
 
 
 def make_request(train: Rows, config: Config) -> Request:
@@ -126,7 +145,7 @@ def import_modules(names: Any) -> None:
 
 def audit_terms(config: Config) -> Terms:
     """What the audit is to do: `{attacks: [loss], seeds: [0, 1, 2], relearn: {max_epochs: 20}, examples: 0}`."""
-    keys, problems = ("attacks", "seeds", "relearn", "examples"), list[str]()
+    keys, problems = ("attacks", "seeds", "relearn", "examples", "generation"), list[str]()
     with collecting(problems):
         _known(config, keys)
     given = {key: config[key] for key in keys if config.get(key) is not None}

@@ -10,6 +10,7 @@ from expunge.errors import UnknownName
 from expunge.explain.cam import cam
 from expunge.explain.chance import chance
 from expunge.explain.compare import compare
+from expunge.explain.gates import gate_maps
 from expunge.explain.grad_cam import default_layer, grad_cam
 from expunge.explain.gradients import integrated_gradients, saliency
 from expunge.explain.insertion_deletion import Curves, blur, deletion, insertion
@@ -18,7 +19,7 @@ from expunge.explain.look import Explainer
 from expunge.explain.pictures import pictures
 
 # What needs nothing but the model. An explanation that was learned joins as a function that holds what was learned:
-# `compare(model, x, y, {**EXPLAINERS, "mine": mine})`.
+# `compare(model, x, y, {**EXPLAINERS, "gates": gate_maps(gated.closed(10))})`.
 EXPLAINERS: dict[str, Explainer] = {
     "cam": cam,
     "grad_cam": grad_cam,
@@ -37,6 +38,7 @@ __all__ = [
     "compare",
     "default_layer",
     "deletion",
+    "gate_maps",
     "get",
     "grad_cam",
     "insertion",

@@ -16,6 +16,7 @@ from expunge.artifact.ledger.touched import Touched
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Card, Job, Method
 from expunge.norms import recalibrate
+from expunge.outputs import outputs
 from expunge.phase import Phase, Term
 
 BATCHNORM = ("recalibrate", "keep", "subtract")
@@ -62,6 +63,7 @@ class Amnesiac(Method):
         needs=frozenset({"ledger"}),
         cost="reads the touched records; no pass over data",
         paper="Graves et al. 2021, arXiv:2010.10981",
+        dial="scale",
     )
 
     def __post_init__(self) -> None:
@@ -212,11 +214,6 @@ class Amnesiac(Method):
 
 def _right(model: nn.Module, job: Job, index: Tensor) -> float:
     """The share of these rows that a model answers right, in percent."""
-    device, rows = job.run.device_of(model), job.request.rows
-    model.to(device).eval()
-    with torch.no_grad():
-        hits = [
-            (job.task.scores(model, rows.x(part).to(device)).argmax(1).cpu() == rows.y[part]).sum()
-            for part in index.split(1000)
-        ]
-    return 100 * float(sum(hits)) / max(len(index), 1)
+    rows = job.request.rows
+    answers = outputs(model.to(job.run.device_of(model)), job.task, rows, index).argmax(1)
+    return 100 * float((answers == rows.y[index]).float().mean()) if len(index) else 0.0

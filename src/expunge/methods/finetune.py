@@ -36,6 +36,7 @@ class FineTune(GradientMethod):
         needs=frozenset({"retain"}),
         cost="epochs × retain",
         paper="Golatkar et al. 2020, arXiv:1911.04933",
+        dial="lr",
     )
 
     def terms(self) -> tuple[Term, ...]:

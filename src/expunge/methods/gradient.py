@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
+from typing import Any
 
 from torch import nn
 
+from expunge.artifact.saliency import saliency_problems
 from expunge.errors import ExpungeError, raise_if
 from expunge.method import Job, Method
 from expunge.phase import Phase, Schedule, Term, descent_problems
@@ -28,7 +30,9 @@ class GradientMethod(Method):
         momentum: of SGD. Default 0.9, as in the SalUn protocol.
         weight_decay: default 5e-4, as in the SalUn protocol.
         schedule: `"constant"`, `"cosine"` or `"one_cycle"`.
-        region: which weights may move; a `Region`, or plain data such as `{"layers": "fc*"}`. Default: all.
+        region: which weights may move; a `Region`, or plain data such as `{"layers": "fc*"}`. Default: all. With
+            `"saliency"`, those that matter most to the forget rows, see `expunge.salient.Salient`.
+        share: with `region="saliency"`, the share of weights that may move; it becomes part of the region. Default 0.5.
     """
 
     epochs: int
@@ -39,9 +43,15 @@ class GradientMethod(Method):
     weight_decay: float = 5e-4
     schedule: Schedule = "constant"
     region: Region | None = None
+    share: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "region", Region.from_config(self.region))
+    def __post_init__(self, share: float | None = None) -> None:  # noqa: RUF033 (a subclass may have such a field)
+        region: Any = self.region
+        if share is not None:
+            if region != "saliency":
+                raise ExpungeError(f"{self.name}: share says how many weights are salient; give region='saliency' too.")
+            region = {"saliency": share}
+        object.__setattr__(self, "region", Region.from_config(region))
         raise_if([f"{self.name}: {problem}" for problem in descent_problems(vars(self)) + self.field_problems()])
 
     def field_problems(self) -> list[str]:
@@ -57,15 +67,19 @@ class GradientMethod(Method):
         return Phase.of(self, terms=self.terms())
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
-        """As for every method, and a region that the model does not have."""
-        found = super().problems(model, request, task, given)
+        """As for every method, and a region that the model does not have, or that cannot be measured on it."""
+        found, region = super().problems(model, request, task, given), self.where() or Region.all()
         try:
-            (self.region or Region.all()).resolve(model)
+            region.resolve(model)
         except ExpungeError as error:
             found.append(str(error))
-        return found
+        return found + (saliency_problems(model) if region.saliency is not None else [])
+
+    def where(self) -> Region | None:
+        """Which weights may move; none for all."""
+        return self.region
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """Descend once."""
-        job.descend(model, [self.phase()], self.region)
+        job.descend(model, [self.phase()], self.where())
         return model

@@ -39,6 +39,7 @@ class GradientAscent(GradientMethod):
         needs=frozenset({"forget"}),
         cost="epochs × forget",
         paper="Thudi et al. 2022, arXiv:2109.13398",
+        dial="lr",
     )
 
     def field_problems(self) -> list[str]:

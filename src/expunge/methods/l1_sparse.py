@@ -42,6 +42,7 @@ class L1Sparse(GradientMethod):
         needs=frozenset({"retain"}),
         cost="epochs × retain",
         paper="Jia et al. 2023, arXiv:2304.04934",
+        dial="gamma",
     )
 
     def field_problems(self) -> list[str]:

@@ -9,10 +9,11 @@ from typing import ClassVar
 from torch import nn
 
 from expunge.errors import ExpungeError
+from expunge.layer_choice import last_layers
 from expunge.method import Card, Job
 from expunge.methods.gradient import GradientMethod
 from expunge.phase import Schedule, Term
-from expunge.region import Region, last_layers
+from expunge.region import Region
 from expunge.request import Request
 from expunge.task.base import Task
 
@@ -48,6 +49,7 @@ class LastLayers(GradientMethod):
         needs=frozenset({"retain"}),
         cost="epochs × retain, backward through k layers",
         paper="Goel et al. 2022, arXiv:2201.06640",
+        dial="k",
     )
 
     def field_problems(self) -> list[str]:

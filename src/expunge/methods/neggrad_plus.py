@@ -44,6 +44,8 @@ class NegGradPlus(GradientMethod):
         needs=frozenset({"retain", "forget"}),
         cost="2 × epochs × retain",
         paper="Kurmanji et al. 2023, arXiv:2302.09880",
+        dial="alpha",
+        dial_rises=False,
     )
 
     def field_problems(self) -> list[str]:

@@ -36,6 +36,7 @@ class PartialAmnesiac(Amnesiac):
         needs=frozenset({"ledger"}),
         cost="reads the touched records; no pass over data",
         paper="Gogineni & Nadimi 2025, arXiv:2403.07611",
+        dial="keep",
     )
 
     def field_problems(self) -> list[str]:

@@ -56,6 +56,8 @@ class PartialOptimization(PartialUpdateMethod):
         needs=frozenset({"forget"}),
         cost="epochs × forget at most, and a look at 256 rows after each step",
         paper="Gogineni & Nadimi 2024, arXiv:2403.07611",
+        dial="goal",
+        dial_rises=False,
     )
 
     def field_problems(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,6 +23,8 @@ class RandomLabel(GradientMethod):
         draw: labels are drawn anew every `"epoch"` (default, as in the SalUn protocol) or `"once"`.
         mix: `"shuffled"` (default: one pool, CIFAR-100 in the reference code), `"in_turn"` (forget before retain,
             CIFAR-10 there) or `"together"`.
+        alpha: what a retain row counts beside a forget row, 0 or more; with `mix="together"`, the mean over retain
+            beside the mean over forget. Default 1.
         schedule: default `"one_cycle"`; published: `"constant"`.
 
     Cost: `epochs` passes over forget and retain.
@@ -33,6 +36,7 @@ class RandomLabel(GradientMethod):
     lr: float = 0.02
     draw: Draw = "epoch"
     mix: Mix = "shuffled"
+    alpha: float = 1.0
     schedule: Schedule = "one_cycle"
 
     name: ClassVar[str] = "random_label"
@@ -43,8 +47,14 @@ class RandomLabel(GradientMethod):
         needs=frozenset({"retain", "forget"}),
         cost="epochs × all rows",
         paper="Golatkar et al. 2020, arXiv:1911.04933",
+        dial="lr",
     )
 
+    def field_problems(self) -> list[str]:
+        """Alpha is 0 or more."""
+        return [] if 0 <= self.alpha < math.inf else [f"alpha must be 0 or more; got {self.alpha!r}."]
+
     def terms(self) -> tuple[Term, ...]:
-        """Forget under other labels, then retain."""
-        return (Term("forget", surrogate=Relabel(draw=self.draw)), Term("retain"))
+        """Forget under other labels, then retain; a term of weight 0 is left out."""
+        both = (Term("forget", surrogate=Relabel(draw=self.draw)), Term("retain", weight=self.alpha))
+        return tuple(term for term in both if term.weight)

@@ -79,6 +79,7 @@ class Unsir(GradientMethod):
         needs=frozenset({"retain"}),
         cost="2.6 × a retain sample + noise_steps × images",
         paper="Tarun et al. 2023, arXiv:2111.08947",
+        dial="lr",
     )
 
     def field_problems(self) -> list[str]:
@@ -94,6 +95,8 @@ class Unsir(GradientMethod):
             found.append(f"penalty must be 0 or more; got {self.penalty!r}.")
         if not 0 < self.share < 1:
             found.append(f"share must be above 0 and below 1; got {self.share!r}. For no noise, set noise to none.")
+        if self.region is not None and self.region.saliency is not None:
+            found.append("saliency is measured on the forget rows, which this method never reads; take another region.")
         for kind, name, known in (("noise", self.noise, NOISES), ("compat", self.compat, COMPAT)):
             if name not in known:
                 found.append(str(UnknownName(kind, name, known)))

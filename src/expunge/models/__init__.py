@@ -1,8 +1,8 @@
 """The architectures of the papers, small ones, by name.
 
-All take float images (B, C, H, W) with H = W and return logits (B, classes). In each of them the last layer,
-the one that yields the logits, is called ``head``. Importing this package, listing names and checking
-arguments need no torch; `build` does.
+Classifiers take float images (B, C, H, W) with H = W and return logits (B, classes). In each of them the last layer,
+the one that yields the logits, is called ``head``. The denoiser ``unet`` is diffusers' own class.
+Importing this package, listing names and checking arguments need no torch; `build` does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["build", "check", "fields", "names", "source"]
 
 
-def names() -> list[str]:
-    """The names that `build` knows, in alphabetical order."""
-    return sorted(TABLE)
+def names(family: str = "classifier") -> list[str]:
+    """The names that `build` knows, in alphabetical order.
+
+    Args:
+        family: `"classifier"` (default), or `"diffusion"` for denoisers.
+    """
+    return sorted(name for name, found in TABLE.items() if found.family == family)
 
 
 def fields(name: str) -> dict[str, Any]:
@@ -118,9 +122,9 @@ def _size_problems(name: str, found: Architecture, size: int, values: dict[str, 
     smallest = found.smallest(values)
     if size >= smallest:
         return found.problems(size, values)
-    fitting = [other for other in names() if TABLE[other].smallest(TABLE[other].defaults()) <= size]
+    fitting = [other for other in names(found.family) if TABLE[other].smallest(TABLE[other].defaults()) <= size]
     with_fields = " with these fields" if smallest != found.smallest(found.defaults()) else ""
     return [
         f"{name}{with_fields} needs images of at least {smallest}x{smallest} pixels, not {size}x{size}: "
-        f"resize them, or take a model that fits: {', '.join(fitting)}."
+        f"resize them{', or take a model that fits: ' if fitting else ''}{', '.join(fitting)}."
     ]

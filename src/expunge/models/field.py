@@ -40,6 +40,11 @@ def count(default: int) -> Field:
     return Field(default, "a whole number of at least 1", is_count, int)
 
 
+def count_or_zero(default: int) -> Field:
+    """A setting that is a whole number, 0 or more."""
+    return Field(default, "a whole number of at least 0", lambda v: is_count(v, 0), int)
+
+
 def counts(default: tuple[int, ...]) -> Field:
     """A setting that is a list of whole numbers above 0; it may be empty."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from expunge.models.field import Field, choice, count, count_or_auto, counts, positive, share, switch
+from expunge.models.field import Field, choice, count, count_or_auto, count_or_zero, counts, positive, share, switch
 
 
 def patch_for(size: int) -> int:
@@ -35,6 +35,22 @@ def _vit_problems(size: int, fields: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _unet_problems(size: int, fields: Mapping[str, Any]) -> list[str]:
+    problems, levels = [], len(fields["multiples"])
+    if not levels:
+        return ["unet: multiples must name one level at least, such as [1, 2, 2]."]
+    if size % 2 ** (levels - 1):
+        problems.append(
+            f"unet halves the images {levels - 1} times, and {size} is not a multiple of {2 ** (levels - 1)}: "
+            "give fewer multiples, or resize the images."
+        )
+    if fields["width"] % 8:
+        problems.append(f"unet: width must be a multiple of 8, the channels of one head; got {fields['width']}.")
+    if fields["attention"] > levels:
+        problems.append(f"unet has {levels} levels; attention={fields['attention']} asks for more.")
+    return problems
+
+
 def _none(size: int, fields: Mapping[str, Any]) -> list[str]:
     return []
 
@@ -49,6 +65,7 @@ class Architecture:
         smallest: the smallest image side at which every stage still has something to reduce, from the fields.
         fields: the settings, by name.
         problems: what is wrong with a size and fields that are each acceptable, one sentence each.
+        family: what it is for, as `Task.family`.
     """
 
     made_by: str
@@ -56,6 +73,7 @@ class Architecture:
     smallest: Callable[[Mapping[str, Any]], int]
     fields: Mapping[str, Field] = field(default_factory=dict)
     problems: Callable[[int, Mapping[str, Any]], list[str]] = _none
+    family: str = "classifier"
 
     def defaults(self) -> dict[str, Any]:
         """The default of each field."""
@@ -131,6 +149,20 @@ TABLE: Mapping[str, Architecture] = MappingProxyType(
                 "mlp_ratio": count(4),
             },
             _vit_problems,
+        ),
+        "unet": Architecture(
+            "expunge.models.unet:unet",
+            "Ho et al. 2020, as diffusers' UNet2DModel",
+            lambda f: 2 ** len(f["multiples"]),
+            {
+                "width": count(32),
+                "multiples": counts((1, 2, 2)),
+                "layers": count(1),
+                "attention": count_or_zero(1),
+                "dropout": share(0.0),
+            },
+            _unet_problems,
+            family="diffusion",
         ),
     }
 )

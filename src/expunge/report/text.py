@@ -14,8 +14,8 @@ from expunge.errors import raise_if
 from expunge.report import tables, verdicts, wording
 from expunge.report.saved import problems_of
 
-COLUMNS = ("ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow")
-NARROW = ("ua", "ra", "ta", "mia", "avg_gap")
+COLUMNS = ("recognised", "others", "fid", "ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow")
+NARROW = ("recognised", "others", "ua", "ra", "ta", "mia", "avg_gap")
 SHORT = {"within": "within spread", "damaged": "damaged"}
 ROOMY = 110  # narrower than this, the table leaves out the spreads and two columns
 STYLES = {
@@ -98,7 +98,8 @@ def _table(results: dict[str, Any], spreads: bool) -> Table:
         word, style = _word(row)
         table.add_row(Text(row.method, style="bold"), *map(Text, texts), cost, Text(word, style=style))
     if seeds > 1:
-        kept = " ± standard deviation; percent but for tow" if spreads else "; percent"
+        plain = " and ".join(name for name in shown if metrics[name].get("unit") != "%")
+        kept = f"{' ± standard deviation' if spreads else ''}; percent{f' but for {plain}' if plain else ''}"
         table.caption = f"mean over {seeds} seeds{kept}"
     return table
 

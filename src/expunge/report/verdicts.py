@@ -19,7 +19,7 @@ KEYS = {
     "cannot say": "unknown",
 }
 MARKS = {"within": "✓", "partly": "◐", "none": "○", "over": "»", "damaged": "✗", "unknown": "?"}
-KEY_METRICS = ("ua", "ta", "mia")
+KEY_METRICS = ("recognised", "others", "fid", "ua", "ta", "mia")
 
 
 @dataclass(frozen=True)

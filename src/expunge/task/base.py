@@ -23,13 +23,17 @@ class Task(ABC):
     def loss(self, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
         """The loss of each example, (B,), with gradient."""
 
+    def saliency_loss(self, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
+        """The loss whose gradient says which weights hold what is learnt of these rows, (B,); default: `loss`."""
+        return self.loss(model, x_B, y_B)
+
     @abstractmethod
     def scores(self, model: nn.Module, x_B: Tensor) -> Tensor:
         """One score for each example and class, (B, C); the largest is the prediction."""
 
     @abstractmethod
     def another_label(self, y_B: Tensor, generator: torch.Generator) -> Tensor:
-        """A label for each example, (B,), drawn evenly from all admissible ones but its own."""
+        """A label for each example, (B,), drawn evenly from all admissible ones but its own, as `loss` takes it."""
 
     @abstractmethod
     def noise_like(self, x_B: Tensor, generator: torch.Generator) -> Tensor:

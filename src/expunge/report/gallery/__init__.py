@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from expunge.report.gallery import attacks, classes, layers, ledger, outcome
+from expunge.report.gallery import attacks, classes, frontier, gates, layers, ledger, outcome, samples
 from expunge.report.gallery.section import Section
 from expunge.report.tables import Row
 
@@ -13,10 +13,16 @@ __all__ = ["Section", "sections"]
 
 MAKERS = (
     outcome.scatter,
+    samples.sheets,
     ledger.along,
     ledger.affected,
     ledger.control,
     ledger.attention,
+    frontier.pairs,
+    gates.closed,
+    gates.most,
+    gates.places,
+    gates.scores,
     classes.accuracy,
     classes.predictions,
     layers.layers,

@@ -8,15 +8,15 @@ from typing import Any
 from expunge.report import wording
 from expunge.report.figures.lines import lines
 from expunge.report.figures.maps import maps
-from expunge.report.gallery.section import Legend, Section, matrix
-from expunge.report.tables import Row, entries_of, mean, methods_of, number
+from expunge.report.gallery.section import Legend, Section, facts_of, mapping, matrix
+from expunge.report.tables import Row, mean, methods_of, number
 
 LEGEND: Legend = (("line forget", "targeted"), ("dashes", "retained"))
 
 
 def along(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     """Accuracy along the training and along each subtraction; None where neither was saved."""
-    told = _mapping(results.get("ledger"))
+    told = mapping(results.get("ledger"))
     panels = []
     if curves := _curves(told.get("training"), "step"):
         panels.append(("Training", lines("ledger-training", "Accuracy along the training", "step", curves)))
@@ -35,7 +35,7 @@ def along(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
 
 def affected(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     """Accuracy after a random share of all steps is taken back; None where that was not saved."""
-    told = _mapping(results.get("ledger"))
+    told = mapping(results.get("ledger"))
     panels = tuple(
         (row, lines(f"ledger-share-{i}", f"Accuracy over the share that {row} takes", "% of all steps", curves, True))
         for i, (row, curves) in enumerate(_by_row(told.get("affected")))
@@ -55,8 +55,8 @@ def control(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     columns = [f"{part}, {when}" for part in ("forgotten", "retained") for when in ("before", "after", "control")]
     names, grid = [], []
     for method in methods_of(results):
-        found = [_mapping(_mapping(entry.get("facts")).get("control")) for entry in entries_of(results, method)]
-        values = [mean([_mapping(c.get(when)).get(part) for c in found]) for part in parts for when in _WHEN]
+        found = [mapping(facts.get("control")) for facts in facts_of(results, method)]
+        values = [mean([mapping(c.get(when)).get(part) for c in found]) for part in parts for when in _WHEN]
         if any(value is not None for value in values):
             names.append(method)
             grid.append([None if value is None else value / 100 for value in values])
@@ -72,9 +72,9 @@ def control(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
 
 def attention(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     """Class activation maps of the targeted class before and after; None where there are none."""
-    saved = _mapping(results.get("ledger")).get("maps")
+    saved = mapping(results.get("ledger")).get("maps")
     saved = [one for one in saved if isinstance(one, Mapping)] if isinstance(saved, list) else []
-    found = [_mapping(one.get("maps")) for one in saved]
+    found = [mapping(one.get("maps")) for one in saved]
     columns = list(dict.fromkeys(name for some in found for name in some))
     if not columns:
         return None
@@ -92,23 +92,18 @@ def attention(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
 _WHEN = ("before", "after", "control")
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    """The mapping, or an empty one for anything else: a saved file may be damaged."""
-    return value if isinstance(value, Mapping) else {}
-
-
 def _by_row(saved: Any) -> list[tuple[str, dict[str, list[tuple[float, float]]]]]:
     """The curves of each row that has any."""
-    return [(row, curves) for row, points in _mapping(saved).items() if (curves := _curves(points, "share"))]
+    return [(row, curves) for row, points in mapping(saved).items() if (curves := _curves(points, "share"))]
 
 
 def _curves(points: Any, along: str) -> dict[str, list[tuple[float, float]]]:
     """Points by rising place; what is no place or no percentage is left out."""
     found: dict[str, list[tuple[float, float]]] = {}
     for point in points if isinstance(points, list) else []:
-        x = number(_mapping(point).get(along))
+        x = number(mapping(point).get(along))
         for part in ("targeted", "retained"):
-            y = number(_mapping(point).get(part))
+            y = number(mapping(point).get(part))
             if x is not None and y is not None and x >= 0 and 0 <= y <= 100:
                 found.setdefault(part, []).append((x, y))
     return {part: sorted(some) for part, some in found.items()}

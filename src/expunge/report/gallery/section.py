@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,21 @@ def matrix(
     wide = len(columns) > MOST_COLUMNS
     drawn = heat(name, title, rows, columns, grid, **look)
     return Section(title, caption, (("", drawn),), "wide" if wide else "half")
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The mapping, or an empty one for anything else: a saved file may be damaged."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: Any) -> list[Any]:
+    """The list, or an empty one for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def facts_of(results: dict[str, Any], method: str) -> list[Mapping[str, Any]]:
+    """What each seed of `method` measured on its way, the first seed first."""
+    return [mapping(entry.get("facts")) for entry in entries_of(results, method)]
 
 
 def class_means(results: dict[str, Any], method: str, part: str) -> list[float | None]:

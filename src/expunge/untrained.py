@@ -16,15 +16,22 @@ def untrained(model: nn.Module, seed: int = 0) -> nn.Module:
     Raises:
         ExpungeError: a module holds parameters of its own and has no `reset_parameters`.
     """
+    for stuck in unresettable(model):
+        raise ExpungeError(f"{stuck} cannot be reset: no reset_parameters")
     fresh = copy.deepcopy(model)
     with Run(seed=seed).isolated():
-        for name, module in fresh.named_modules():
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
-            elif any(isinstance(p, nn.Parameter) for p in own):
-                raise ExpungeError(
-                    f"{name or 'the model'} ({type(module).__name__}) cannot be reset: no reset_parameters"
-                )
     return fresh.eval()
+
+
+def unresettable(model: nn.Module) -> list[str]:
+    """The modules that hold parameters of their own and have no `reset_parameters`, by name and class."""
+    return [
+        f"{name or 'the model'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+        and not callable(getattr(module, "reset_parameters", None))
+    ]

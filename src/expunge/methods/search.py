@@ -1,0 +1,205 @@
+"""Search: how strongly another method must act, found by bisection on its dial."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Generator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from expunge.artifact.ledger import Settings
+from expunge.errors import Diverged, ExpungeError, raise_if
+from expunge.method import NEEDED, Card, Job, Method
+from expunge.methods.stand_in import Judge, Judged
+from expunge.request import Request
+from expunge.task.base import Task
+from expunge.watch import Log
+
+Select = Literal["validation", "oracle_gap"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Method):
+    """Apply a method several times, each time to the original, and return the result that the rule likes best.
+
+    The rule `"validation"` knows what a retrained model would do without training one: answer retain and unseen rows as
+    the original does, and forgotten rows as it answers unseen ones (a forgotten class: not at all). Where the forgotten
+    rows still stand out, the dial is turned up, and otherwise down; once it is known from both sides, by halves.
+
+    Args:
+        of: the method that is applied; in YAML given like any method, `{name: finetune}`.
+        tries: how often at most, 1 or more. Default 6.
+        dial: the field that is turned, a number above 0. Default: the one on the method's card.
+        factor: what it is multiplied with until it is known from both sides, above 1. Default 3: a factor of three in
+            the rate turned "no effect" into "model damaged" on Fashion-MNIST.
+        enough: a result this near, in points, ends the search. Default 0.5, the distance of two retrainings.
+        sample: at most so many rows of retain, forget and unseen each are asked about. Default 2000.
+        select: `"validation"` (default), or `"oracle_gap"`: the distance to a retrained model, as papers tune; it needs
+            a recipe, costs a retraining, and is for reproducing tables.
+
+    Raises:
+        ExpungeError: a method without a dial, or a dial that is no number above 0; a request by samples without
+            `unseen` rows.
+
+    Cost: `tries` times the method's, and as many forward passes over the samples.
+    """
+
+    of: Method | None = None
+    tries: int = 6
+    dial: str | None = None
+    factor: float = 3.0
+    enough: float = 0.5
+    sample: int = 2000
+    select: Select = "validation"
+
+    name: ClassVar[str] = "search"
+    card: ClassVar[Card] = Card(
+        title="Another method, with its strength found by a validation rule",
+        scope=frozenset({"class", "samples"}),
+        families=frozenset({"classifier"}),
+        needs=frozenset({"retain", "forget"}),
+        cost="tries × the method",
+        paper="–",
+    )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Method):
+            raise ExpungeError(f"search needs a method, e.g. of: {{name: finetune}}; got {self.of!r}.")
+        found = []
+        dial = self.dial or self.of.card.dial
+        known = [f.name for f in fields(self.of)]
+        if dial is None:
+            found.append(f"{self.of.name} has no dial on its card; name one of its fields: {', '.join(known)}.")
+        elif dial not in known or not _is_number(value := getattr(self.of, dial)) or not value > 0:
+            found.append(f"dial must be a field of {self.of.name} that is a number above 0; got {dial!r}.")
+        if self.tries < 1:
+            found.append(f"tries must be 1 or more; got {self.tries!r}.")
+        if not 1 < self.factor < math.inf:
+            found.append(f"factor must be above 1; got {self.factor!r}.")
+        if not self.enough >= 0:
+            found.append(f"enough must be 0 or more; got {self.enough!r}.")
+        if self.sample < 1:
+            found.append(f"sample must be 1 or more; got {self.sample!r}.")
+        if self.select not in ("validation", "oracle_gap"):
+            found.append(f"select must be validation or oracle_gap; got {self.select!r}.")
+        raise_if([f"search: {problem}" for problem in found])
+
+    @property
+    def steps(self) -> tuple[Method, ...]:
+        """The method that is applied."""
+        return (self._method,)
+
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+        """The method's own, and what the rule lacks."""
+        found = super().problems(model, request, task, given) + self._method.problems(model, request, task, given)
+        if request.scope == "samples" and "unseen" not in given:
+            found.append(f"search among samples {NEEDED['unseen']}")
+        if self.select == "oracle_gap" and "recipe" not in given:
+            found.append(f"search by oracle_gap {NEEDED['recipe']}")
+        return found
+
+    def ledger_problems(self, settings: Settings) -> list[str]:
+        """The method's own."""
+        return self._method.ledger_problems(settings)
+
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        """The best of the results."""
+        oracle = None
+        if self.select == "oracle_gap" and job.pool is not None:
+            oracle = job.pool.train(job.request.keep, job.run).model
+        judge = Judge(model, job, self.sample, oracle)
+        best: tuple[nn.Module, Judged, float] | None = None
+        tried: list[dict[str, Any]] = []
+        turning = self._turning()
+        value = next(turning)
+        for _ in range(self.tries):
+            method = self._at(value)
+            judged = None
+            if method is not None:
+                log = Log()
+                try:
+                    out = method.apply(copy.deepcopy(model), replace(job, log=log))
+                    judged = judge(out)
+                    if best is None or judged.distance < best[1].distance:
+                        best = out, judged, value
+                except Diverged:
+                    judged = None  # too strong
+                job.log.add(log)
+            said = judged.facts if judged is not None else {"failed": "diverged or refused"}
+            tried.append({"value": value, **said})
+            if judged is not None and judged.distance <= self.enough:
+                break
+            try:
+                value = turning.send(judged is not None and judged.weak)
+            except StopIteration:
+                break
+        if best is None:
+            raise Diverged(f"search: {self._method} diverged or was refused at every value of {self._dial}; lower it.")
+        out, judged, value = best
+        self._tell(job, tried, judged, value)
+        return out
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _method(self) -> Method:
+        if self.of is None:  # cannot be: refused when it was made
+            raise ExpungeError("search needs a method.")
+        return self.of
+
+    @property
+    def _dial(self) -> str:
+        return self.dial or self._method.card.dial or ""
+
+    def _at(self, value: float) -> Method | None:
+        """The method with its dial at a value; none where it refuses the value."""
+        try:
+            return replace(self._method, **{self._dial: value})
+        except ExpungeError:
+            return None
+
+    def _turning(self) -> Generator[float, bool, None]:
+        """Values of the dial; is sent whether the last one was too weak."""
+        start = getattr(self._method, self._dial)
+        whole, rises = isinstance(start, int), self._method.card.dial_rises or self.dial is not None
+        weak: float | None = None
+        strong: float | None = None
+        value, known = start, set[float]()
+        while value not in known:
+            known.add(value)
+            if (yield value):
+                weak = value
+            else:
+                strong = value
+            if weak is not None and strong is not None:
+                value = math.sqrt(weak * strong)
+            else:
+                up = (strong is None) == rises
+                value = value * self.factor if up else value / self.factor
+            value = max(1, round(value)) if whole else value
+
+    def _tell(self, job: Job, tried: list[dict[str, Any]], judged: Judged, value: float) -> None:
+        oracle = self.select == "oracle_gap"
+        rule = "the distance to a retrained model (the oracle)" if oracle else "the validation rule"
+        job.log.facts["search"] = {"dial": self._dial, "select": self.select, "value": value, "tried": tried}
+        job.log.notes.append(
+            f"{self._dial} of {self._method} is {value:.3g}, the best of {len(tried)} by {rule}: "
+            f"{judged.distance:.1f} points away. Seconds and examples count all of them."
+        )
+        if judged.weak and judged.distance > self.enough:
+            job.log.notes.append("It is still too weak: more tries, a larger factor, or another method or dial.")
+
+    def to_config(self) -> dict[str, Any]:
+        """The method inside as plain data too."""
+        own: Mapping[str, Any] = super().to_config()
+        return {**own, "of": self._method.to_config()}
+
+    def __str__(self) -> str:
+        return f"{self.of} ({'tuned on retraining' if self.select == 'oracle_gap' else 'searched'})"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

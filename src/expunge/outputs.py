@@ -1,0 +1,40 @@
+"""outputs: what a model answers on rows, without touching it.
+
+Shapes: N rows, C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.rows import Rows
+from expunge.layout import arranged, likes_channels_last
+from expunge.memory import kept_memory
+from expunge.task.base import Task
+
+
+def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = None, batch_size: int = 1000) -> Tensor:
+    """The scores of a model on rows, (N, C) float32 on the CPU, in eval mode and without gradient.
+
+    Args:
+        model: as it is; its modes are as before afterwards.
+        task: says what its scores are.
+        rows: to ask about.
+        index_N: positions in them. Default: all.
+        batch_size: rows in one forward pass. Default 1000.
+
+    Cost: one forward pass.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    modes = [(m, m.training) for m in model.modules()]
+    index_N = torch.arange(len(rows)) if index_N is None else index_N
+    model.eval()
+    try:
+        with torch.inference_mode(), kept_memory():
+            last = likes_channels_last(model)
+            batches = (arranged(rows.x(i_B).to(device), last) for i_B in index_N.split(batch_size))
+            return torch.cat([task.scores(model, x).float().cpu() for x in batches])
+    finally:
+        for module, mode in modes:
+            module.training = mode

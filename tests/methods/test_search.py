@@ -1,0 +1,217 @@
+"""Search: where it turns the dial, what it judges by, and that it finds the strength that a fixed setting misses."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+import expunge as ex
+from expunge import ExpungeError, Request, registry
+from expunge.errors import Diverged
+from expunge.method import Card, Job, Method
+from expunge.methods import FineTune, GradientAscent, NegGradPlus, Original, Search
+from expunge.methods.stand_in import _standing_out
+from kit import accuracy, bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damping(Method):
+    """Scales the last layer's row of class 3: at 0 the class is forgotten, and nothing else is touched."""
+
+    strength: float = 1.0
+    asked: ClassVar[list[float]] = []
+
+    name: ClassVar[str] = "damping"
+    card: ClassVar[Card] = Card(
+        title="test", scope=frozenset({"class", "samples"}), families=frozenset({"classifier"}),
+        needs=frozenset({"forget"}), cost="none", paper="–", dial="strength",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.strength > 5000:
+            raise ExpungeError("strength must be at most 5000.")
+
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        Damping.asked.append(self.strength)
+        if self.strength > 1000:
+            raise Diverged("too much")
+        with torch.no_grad():
+            last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+            last.bias[3] -= self.strength
+        return model
+
+
+@pytest.fixture(autouse=True)
+def _asked():
+    Damping.asked.clear()
+
+
+def searched(model, request, method, **more):
+    given = {key: more.pop(key) for key in ("unseen", "recipe", "seed") if key in more}
+    return ex.unlearn(model, request, Search(of=method, **more), **given)
+
+
+# -- the dial --------------------------------------------------------------------------------------------------------
+
+
+def test_the_dial_goes_up_until_it_is_enough_and_then_by_halves(mlp, three, test):
+    result = searched(mlp, three, Damping(strength=0.1), unseen=test, tries=8, factor=10.0, enough=0.0)
+    first = Damping.asked[:4]
+    np.testing.assert_allclose(first[:3], [0.1, 1.0, 10.0])
+    weak = max(v for v, t in zip(Damping.asked, result.log.facts["search"]["tried"]) if t.get("forget", 0) > 1)
+    strong = [v for v, t in zip(Damping.asked, result.log.facts["search"]["tried"]) if t.get("forget", 100) <= 1]
+    for i in range(1, len(Damping.asked)):  # every later value is the geometric middle of two earlier ones, or a step
+        value, before = Damping.asked[i], Damping.asked[:i]
+        middles = [math.sqrt(a * b) for a in before for b in before]
+        steps = [b * 10 for b in before] + [b / 10 for b in before]
+        assert any(math.isclose(value, m) for m in middles + steps)
+    assert min(strong) / weak < 10
+    assert result.log.facts["search"]["value"] in strong
+
+
+def test_too_strong_a_start_is_turned_down_and_a_divergence_counts_as_too_strong(mlp, three, test):
+    result = searched(mlp, three, Damping(strength=4000.0), unseen=test, factor=10.0, tries=3, enough=0.0)
+    np.testing.assert_allclose(Damping.asked, [4000.0, 400.0, 40.0])
+    tried = result.log.facts["search"]["tried"]
+    assert tried[0]["failed"]
+    assert "distance" in tried[1]
+    up = searched(mlp, three, Damping(strength=0.01), unseen=test, factor=1e6, tries=2, enough=0.0)
+    assert up.log.facts["search"]["tried"][1]["failed"]  # 10,000 is refused by the method itself
+    with pytest.raises(Diverged, match="at every value of strength"):
+        searched(mlp, three, Damping(strength=4000.0), unseen=test, factor=1.5, tries=2)
+
+
+class Gentle(Damping):
+    """The same, said the other way round."""
+
+    card = replace(Damping.card, dial_rises=False)
+
+
+def test_a_dial_that_falls_is_turned_the_other_way_and_a_whole_number_stays_one():
+    turning = Search(of=Gentle(strength=9.0))._turning()
+    assert [next(turning), turning.send(True), turning.send(True)] == [9.0, 3.0, 1.0]
+    turning = Search(of=FineTune(epochs=4), dial="epochs")._turning()
+    assert [next(turning), *map(turning.send, (True, False, True, False))] == [4, 12, 7, 9, 8]
+    with pytest.raises(StopIteration):
+        turning.send(False)  # there is nothing between 7 and 8
+
+
+def test_it_stops_as_soon_as_a_result_is_near_enough(mlp, three, test):
+    result = searched(mlp, three, Damping(strength=50.0), unseen=test, enough=5.0)
+    assert len(Damping.asked) == 1
+    assert result.log.facts["search"]["tried"][0]["distance"] <= 5
+
+
+# -- the rule --------------------------------------------------------------------------------------------------------
+
+
+def test_standing_out_is_the_area_under_the_curve():
+    draws = np.random.default_rng(0)
+    forget, unseen = draws.normal(0, 1, 300).round(1), draws.normal(0.4, 1, 200).round(1)  # with ties
+    kind = np.repeat([1, 0], [300, 200])
+    area = roc_auc_score(kind, -np.concatenate([forget, unseen]))
+    got = _standing_out(torch.tensor(forget), torch.tensor(unseen))
+    assert got == pytest.approx(100 * (2 * area - 1))
+    assert _standing_out(torch.zeros(3), torch.zeros(5)) == 0
+
+
+def test_the_distance_is_what_the_documentation_says(mlp, three, train, test):
+    result = searched(mlp, three, Damping(strength=3.0), unseen=test, tries=1, sample=10_000)
+    told = result.log.facts["search"]["tried"][0]
+    kept = torch.from_numpy(np.flatnonzero(test.y.numpy() != 3))
+    after = {
+        "retain": 100 * accuracy(result.model, train, three.keep),
+        "forget": 100 * accuracy(result.model, train, three.forget),
+        "unseen": 100 * accuracy(result.model, test, kept),
+    }
+    before = 100 * accuracy(mlp.eval(), train, three.keep), 0.0, 100 * accuracy(mlp, test, kept)
+    assert {k: told[k] for k in after} == pytest.approx(after, abs=0.01)
+    assert told["distance"] == pytest.approx(np.mean(np.abs(np.array([*after.values()]) - before)), abs=0.002)
+
+
+def test_it_finds_a_strength_where_the_given_one_does_nothing(net, three, test, train):
+    idle = NegGradPlus(lr=1e-5, epochs=1)
+    nothing = ex.unlearn(net, three, idle)
+    assert accuracy(nothing.model, train, three.forget) > 0.9
+    result = searched(net, three, idle, unseen=test, tries=8, factor=10.0, dial="lr")
+    assert accuracy(result.model, train, three.forget) < 0.3
+    assert accuracy(result.model, train, three.keep) > 0.9
+    assert result.log.steps == sum(1 for _ in result.log.facts["search"]["tried"]) * nothing.log.steps
+    assert "the validation rule" in " ".join(result.log.notes)
+
+
+def test_samples_are_made_to_look_like_unseen_rows(train, test):
+    recipe = ex.Recipe(model={"name": "mlp", "hidden": [64]}, epochs=40, lr=0.1, batch_size=64, weight_decay=0.0)
+    few = train.take(torch.arange(300))
+    model = recipe(few)
+    request = Request(few, fraction=0.2, seed=0)
+    held, judged = test.take(torch.arange(180)), test.take(torch.arange(180, 359))
+    method = GradientAscent(lr=1e-4, epochs=2, batch_size=16, clip_norm=None)
+    result = searched(model, request, method, unseen=held, tries=10, enough=0.0)
+    tried = result.log.facts["search"]["tried"]
+    assert tried[0]["standing_out"] > 5
+    chosen = next(t for t in tried if t["value"] == result.log.facts["search"]["value"])
+    assert chosen["distance"] == min(t.get("distance", math.inf) for t in tried) < tried[0]["distance"]
+    assert accuracy(result.model, judged) > accuracy(model.eval(), judged) - 0.05
+
+
+def test_an_oracle_is_said_to_be_one(mlp, three, test, mlp_recipe):
+    search = Search(of=Damping(strength=3.0), select="oracle_gap", tries=2)
+    assert str(search) == "damping (tuned on retraining)"
+    assert str(Search(of=FineTune())) == "finetune (searched)"
+    with pytest.raises(ExpungeError, match=r"search by oracle_gap needs to know how .*recipe="):
+        ex.unlearn(mlp, three, search, unseen=test)
+    result = ex.unlearn(mlp, three, search, unseen=test, recipe=mlp_recipe)
+    assert any("oracle" in note for note in result.log.notes)
+    assert result.log.facts["search"]["select"] == "oracle_gap"
+
+
+# -- failure paths ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "search needs a method"),
+        ({"of": Original()}, "original has no dial on its card"),
+        ({"of": FineTune(), "dial": "lrr"}, "dial must be a field of finetune"),
+        ({"of": FineTune(), "dial": "optimizer"}, "dial must be a field of finetune that is a number"),
+        ({"of": FineTune(weight_decay=0.0), "dial": "weight_decay"}, "a number above 0"),
+        ({"of": FineTune(), "tries": 0}, "tries must be 1 or more"),
+        ({"of": FineTune(), "factor": 1.0}, "factor must be above 1"),
+        ({"of": FineTune(), "select": "luck"}, "select must be validation or oracle_gap"),
+        ({"of": FineTune(), "sample": 0}, "sample must be 1 or more"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(fields, said):
+    with pytest.raises(ExpungeError, match=said):
+        Search(**fields)
+
+
+def test_samples_need_unseen_rows(mlp, train):
+    with pytest.raises(ExpungeError, match="search among samples needs rows that the model was never trained on"):
+        ex.unlearn(mlp, Request(train, ids=[1, 2]), Search(of=FineTune()))
+
+
+def test_it_is_made_from_plain_data():
+    made = registry.from_config({"name": "search", "of": {"name": "finetune", "lr": 0.2}, "tries": 3})
+    assert made == Search(of=FineTune(lr=0.2), tries=3)
+    assert registry.from_config(made.to_config()) == made
+    with pytest.raises(ExpungeError, match="finetune has no field 'lrr'"):
+        registry.from_config({"name": "search", "of": {"name": "finetune", "lrr": 0.2}})
+    with pytest.raises(ExpungeError, match="a method is given by name"):
+        registry.from_config({"name": "search", "of": 3})
+
+
+def test_the_same_seed_gives_the_same_bits(mlp, three):
+    method = FineTune(epochs=1, lr=0.01)
+    first, again = (searched(copy.deepcopy(mlp), three, method, tries=2, seed=4) for _ in range(2))
+    assert bits(first.model) == bits(again.model)
