@@ -1,15 +1,17 @@
-"""Forgetting a class in a class-conditional diffusion model, on two cores: `python benchmarks/diffusion.py`.
+"""Forgetting a class in a class-conditional diffusion model, on two cores: `python benchmarks/diffusion.py digits`.
 
-Runs recipes/salun-mnist-diffusion.yaml step by step and writes what is known after each, as a step takes long. Models
-are kept in EXPUNGE_CACHE and in the recipe's folder, and a second call goes on. `--retrain` adds the reference, which
-takes as long as the original; without it verdicts say that there is nothing to compare with. `--sheets FOLDER` writes
-the report with its sheets of images there.
+`digits` is small and takes minutes; `mnist` is recipes/salun-mnist-diffusion.yaml and takes an hour. Models are kept in
+EXPUNGE_CACHE, so a second call goes on. `--no-retrain` leaves the reference out, which takes as long as the original;
+verdicts then say that there is nothing to compare with. `--only ROW` takes these methods, `--sheets FOLDER` writes the
+report with its sheets of images there.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,69 +20,119 @@ import torch
 import yaml
 
 import expunge as ex
-from common import needs_data, save
+from common import RESULTS, needs_data, save
 from expunge import io
 from expunge.artifact import Store
 from expunge.experiment import from_dict
 from expunge.pool import Pool
 from expunge.unlearning import default_task
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "salun-mnist-diffusion.yaml"
+MNIST = Path(__file__).parents[1] / "recipes" / "salun-mnist-diffusion.yaml"
+ADAM = {"optimizer": "adam", "weight_decay": 0.0, "batch_size": 64}
+TOGETHER = {"epochs": 3, "lr": 1e-3, **ADAM, "mix": "together", "alpha": 3.07}
+DIGITS = {
+    "model": {"name": "unet", "width": 16, "multiples": [1, 2]},
+    "data": {"name": "digits"},
+    "request": {"classes": [3]},
+    "recipe": {"epochs": 40, "lr": 3e-3, **ADAM},
+    "methods": [
+        {"name": "salun", **TOGETHER},
+        {"row": "salun (next condition)", "name": "salun", **TOGETHER},
+        {"name": "random_label", **TOGETHER},
+        {"name": "finetune", "epochs": 3, "lr": 1e-3, **ADAM},
+        {"name": "gradient_ascent", "epochs": 5, "lr": 3e-4, **ADAM},
+        {"row": "gradient_ascent (strong)", "name": "gradient_ascent", "epochs": 5, "lr": 2e-3, **ADAM},
+    ],
+    "audit": {
+        "seeds": [0, 1],
+        "generation": {
+            "samples": 100,
+            "steps": 30,
+            "classifier": {
+                "model": {"name": "convnet", "depth": 2, "width": 32, "norm": "batch"},
+                "epochs": 10,
+                "lr": 0.1,
+                "batch_size": 64,
+            },
+        },
+    },
+}
+NEXT = "next condition"
 
 
-def main(arguments: argparse.Namespace) -> None:
-    config = yaml.safe_load(RECIPE.read_text())
+def measured(name: str, config: dict[str, Any], retrain: bool, only: list[str] | None, sheets: Path | None) -> None:
     experiment = from_dict(config)
-    request, out = experiment.request, experiment.out
-    pool, run = Pool(experiment.recipe, experiment.train, Store()), ex.Run(seed=0)
-    original = pool.train(torch.arange(len(experiment.train)), run)
-    task = default_task(request, original.model, experiment.recipe)
-    models: dict[str, Any] = {"original": original.model}
-    facts = {"original": {"seconds": original.seconds, "examples": original.examples}}
-    if arguments.retrain:
-        retrained = pool.train(request.keep, run)
-        models["retrain"] = retrained.model
-        facts["retrain"] = {"seconds": retrained.seconds, "examples": retrained.examples}
-    for row, method in [(None, None), *experiment.methods.items()]:
-        if row is not None:
-            models[row], facts[row] = unlearned(out / f"{row}.safetensors", original.model, request, method)
-        report = ex.audit(
-            models,
-            request,
-            unseen=experiment.unseen,
-            task=task,
-            seeds=1,
-            generation=experiment.terms.generation,
-        )
-        rows = [{**r, "seconds": facts[r["method"]]["seconds"], **facts[r["method"]]} for r in report.rows]
-        about = {"recipe": config, "parameters": sum(p.numel() for p in original.model.parameters())}
-        about |= {"generation": report.results["generation"], "notes": report.results["notes"]}
-        save("diffusion", {**about, "rows": rows, "verdicts": report.results["verdicts"]})
-        if arguments.sheets:
-            report.save(arguments.sheets, force=True)
+    request, pool = experiment.request, Pool(experiment.recipe, experiment.train, Store())
+    runs = [ex.Run(seed=seed) for seed in experiment.terms.seeds]
+    originals = [pool.train(torch.arange(len(experiment.train)), run) for run in runs]
+    task = default_task(request, originals[0].model, experiment.recipe)
+    models: dict[str, Any] = {"original": [o.model for o in originals]}
+    facts = {"original": [{"seconds": o.seconds, "examples": o.examples} for o in originals]}
+    if retrain:
+        retrained = [pool.train(request.keep, run) for run in runs]
+        models["retrain"] = [r.model for r in retrained]
+        facts["retrain"] = [{"seconds": r.seconds, "examples": r.examples} for r in retrained]
+    for row, method in experiment.methods.items():
+        if only and row not in only:
+            continue
+        own = ex.Diffusion(**{**vars(task), "stand_in": "next"}) if NEXT in row else task
+        made = [unlearned(o.model, request, method, own, run.seed) for o, run in zip(originals, runs)]
+        models[row], facts[row] = [m for m, _ in made], [f for _, f in made]
+        print(row, facts[row], flush=True)
+    report = ex.audit(
+        models,
+        request,
+        unseen=experiment.unseen,
+        task=task,
+        seeds=experiment.terms.seeds,
+        generation=experiment.terms.generation,
+    )
+    numbers = [
+        {**row, **facts[row["method"]][experiment.terms.seeds.index(row["seed"])]}
+        for row in report.rows
+        if row["method"] != "retrain_again"
+    ]
+    found = {
+        "config": config,
+        "parameters": sum(p.numel() for p in originals[0].model.parameters()),
+        "generation": report.results["generation"],
+        "notes": report.results["notes"],
+        "rows": numbers,
+        "verdicts": report.results["verdicts"],
+    }
+    path = RESULTS / "diffusion.json"
+    before = json.loads(path.read_text())["data"] if path.exists() else {}
+    save("diffusion", {"data": {**before, name: found}})
+    print(report)
+    if sheets is not None:
+        report.save(sheets / name, force=True)
 
 
 def unlearned(
-    path: Path, original: torch.nn.Module, request: ex.Request, method: ex.Method
+    original: torch.nn.Module, request: ex.Request, method: ex.Method, task: ex.Diffusion, seed: int
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The model that a method makes, and what it took; read where it was made before."""
-    key = {"method": method.to_config(), "original": io.model_digest(original)}
+    key = {"method": method.to_config(), "original": io.model_digest(original), "task": repr(task), "seed": seed}
+    told = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
+    path = Path(os.environ.get("EXPUNGE_CACHE", "runs")) / "diffusion" / f"{told}.safetensors"
     if path.is_file():
         model = copy.deepcopy(original)
-        about = io.load_weights(path, model)
-        if about.get("key") == io.plain(key):
-            return model, about["facts"]
-    result = ex.unlearn(original, request, method, seed=0)
+        return model, io.load_weights(path, model)["facts"]
+    result = ex.unlearn(original, request, method, task=task, seed=seed)
     facts = {"seconds": result.seconds, "examples": result.log.examples, "moved": result.moved}
-    io.save_weights(path, result.model, {"key": io.plain(key), "facts": facts})
+    io.save_weights(path, result.model, {"facts": facts})
     return result.model, facts
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--retrain", action="store_true")
+    parser.add_argument("which", choices=("digits", "mnist"))
+    parser.add_argument("--no-retrain", action="store_true")
+    parser.add_argument("--only", nargs="*", metavar="ROW")
     parser.add_argument("--sheets", type=Path)
     chosen = parser.parse_args()
-    needs_data("mnist")
+    if chosen.which == "mnist":
+        needs_data("mnist")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    main(chosen)
+    wanted = DIGITS if chosen.which == "digits" else yaml.safe_load(MNIST.read_text())
+    measured(chosen.which, wanted, not chosen.no_retrain, chosen.only, chosen.sheets)

@@ -68,7 +68,8 @@ def one(part: str) -> dict:
         found[row]["mean_avg_gap"] = round(sum(gaps) / len(gaps), 2) if gaps else None
     whole = sum(found["retrain"]["seconds"]) / len(SEEDS)
     for row, entry in found.items():
-        entry["cost_over_retraining"] = round(sum(entry["seconds"]) / len(entry["seconds"]) / whole, 2)
+        timed = [t for t in entry.pop("seconds") if t is not None]
+        entry["cost_over_retraining"] = round(sum(timed) / len(timed) / whole, 2) if timed else None
         if row in chosen:
             entry["values"] = [round(c["value"], 5) for c in chosen[row]]
             entry["tries"] = [len(c["tried"]) for c in chosen[row]]

@@ -25,7 +25,7 @@ from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.run import Precision, Run
 from expunge.source import describe_function
 from expunge.task import Classification, Task, is_denoiser, task_of
-from expunge.task.diffusion import diffusion_problems
+from expunge.task.diffusion import UNTRAINED, diffusion_problems
 
 Build = Callable[[Rows], nn.Module]
 
@@ -276,8 +276,11 @@ def as_recipe(recipe: Any) -> TrainedBy:
 def training_key(recipe: TrainedBy, rows: Rows, index: Tensor, run: Run) -> dict[str, Any]:
     """Everything that the model trained on these positions depends on, as plain data."""
     part = hashlib.blake2b(index.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
+    told = recipe.describe()
+    noising = {k: v for k, v in (told.pop("diffusion", None) or {}).items() if k not in UNTRAINED}
+    told |= {"diffusion": noising} if noising else {}
     where = {"device": torch.device(run.device or "cpu").type, "precision": run.precision}
-    return {"data": rows.hash, "part": part, "recipe": recipe.describe(), "seed": run.seed, **where}
+    return {"data": rows.hash, "part": part, "recipe": told, "seed": run.seed, **where}
 
 
 def ledger_folder(recipe: Recipe, rows: Rows, index: Tensor, run: Run, store: Store) -> Path:

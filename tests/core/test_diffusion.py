@@ -151,6 +151,17 @@ def test_the_target_is_what_the_scheduler_says(x, y, kind):
     np.testing.assert_allclose(loss, expected, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "PNDMScheduler", "DDIMScheduler"])
+def test_schedulers_for_drawing_add_noise_as_in_training(x, y, kind):
+    """By their own `add_noise` Euler's would not scale the image."""
+    given = getattr(diffusers, kind)(beta_start=1e-4, beta_end=0.02, num_train_timesteps=STEPS)
+    probe = Probe().eval()
+    Diffusion(3, scheduler=given).loss(probe, x, y)
+    noised, t, _ = probe.seen[0]
+    noise = noise_in(noised, x, t)
+    assert abs(noise.std() - 1) < 0.1
+
+
 def test_inputs_are_brought_into_the_range_of_diffusers_and_back(digits_pair):
     train, _ = digits_pair
     task = Diffusion(10, scale=train.scale)

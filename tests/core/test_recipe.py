@@ -154,6 +154,7 @@ def test_the_description_names_every_field():
         "augment": "crop",
         "precision": "float32",
         "together": "class",
+        "diffusion": {"guidance": 1.0},
     }
     # of these, one matters only with `together`, the other changes no bit of the training
     assert set(changes) | {"groups_per_batch", "ledger"} == set(Recipe.__dataclass_fields__)

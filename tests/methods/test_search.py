@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve
 from torch import nn
 
 import expunge as ex
@@ -18,7 +18,7 @@ from expunge import ExpungeError, Request, registry
 from expunge.errors import Diverged
 from expunge.method import Card, Job, Method
 from expunge.methods import FineTune, GradientAscent, NegGradPlus, Original, Search
-from expunge.methods.stand_in import _standing_out
+from expunge.methods.stand_in import threshold
 from kit import accuracy, bits
 
 
@@ -113,14 +113,14 @@ def test_it_stops_as_soon_as_a_result_is_near_enough(mlp, three, test):
 # -- the rule --------------------------------------------------------------------------------------------------------
 
 
-def test_standing_out_is_the_area_under_the_curve():
+def test_the_threshold_tells_members_from_others_best():
     draws = np.random.default_rng(0)
-    forget, unseen = draws.normal(0, 1, 300).round(1), draws.normal(0.4, 1, 200).round(1)  # with ties
-    kind = np.repeat([1, 0], [300, 200])
-    area = roc_auc_score(kind, -np.concatenate([forget, unseen]))
-    got = _standing_out(torch.tensor(forget), torch.tensor(unseen))
-    assert got == pytest.approx(100 * (2 * area - 1))
-    assert _standing_out(torch.zeros(3), torch.zeros(5)) == 0
+    members, others = draws.beta(8, 1, 300).round(2), draws.beta(3, 1, 200).round(2)  # with ties
+    false, true, limits = roc_curve(np.repeat([1, 0], [300, 200]), np.concatenate([members, others]))
+    got = threshold(torch.tensor(members), torch.tensor(others))
+    reached = (members >= got).mean() - (others >= got).mean()
+    assert reached == pytest.approx((true - false).max())
+    assert got in limits
 
 
 def test_the_distance_is_what_the_documentation_says(mlp, three, train, test):
@@ -157,7 +157,7 @@ def test_samples_are_made_to_look_like_unseen_rows(train, test):
     method = GradientAscent(lr=1e-4, epochs=2, batch_size=16, clip_norm=None)
     result = searched(model, request, method, unseen=held, tries=10, enough=0.0)
     tried = result.log.facts["search"]["tried"]
-    assert tried[0]["standing_out"] > 5
+    assert tried[0]["forget"] > tried[0]["unseen"] + 3
     chosen = next(t for t in tried if t["value"] == result.log.facts["search"]["value"])
     assert chosen["distance"] == min(t.get("distance", math.inf) for t in tried) < tried[0]["distance"]
     assert accuracy(result.model, judged) > accuracy(model.eval(), judged) - 0.05

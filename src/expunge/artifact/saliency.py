@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +80,8 @@ def measure(
                 x_B, y_B = rows.x(part).to(device), rows.y[part.to(rows.y.device)].to(device)
                 loss_B = task.saliency_loss(model, x_B, y_B) if loss is None else loss(task, model, x_B, y_B)
                 found = torch.autograd.grad(loss_B.sum(), parameters, allow_unused=True)
+                if task.saliency_clip is not None:
+                    found = _clipped(found, task.saliency_clip * len(part))
                 for name, gradient in zip(named, found):
                     if gradient is not None:
                         _add(sums, name, gradient, aggregation)
@@ -204,6 +206,13 @@ def _add(sums: dict[str, Tensor], name: str, gradient: Tensor, aggregation: Aggr
     elif aggregation == "sum_of_squares":
         g = g.abs().square()
     sums[name] = sums[name].add_(g) if name in sums else g.clone()
+
+
+def _clipped(gradients: Sequence[Any], norm: float) -> tuple[Any, ...]:
+    """Gradients scaled down together to this norm, where theirs is larger."""
+    total = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients if g is not None]))
+    factor = (norm / total).clamp(max=1) if total > 0 else 1.0
+    return tuple(None if g is None else g * factor for g in gradients)
 
 
 def _sparse(x: Tensor) -> bool:

@@ -49,7 +49,7 @@ class GradientMethod(Method):
         region: Any = self.region
         if share is not None:
             if region != "saliency":
-                raise ExpungeError(f"{self.name}: share says how many weights are salient; give region='saliency' too.")
+                raise ExpungeError(f"{self.name}: share goes with region='saliency'; the share of salun is its keep.")
             region = {"saliency": share}
         object.__setattr__(self, "region", Region.from_config(region))
         raise_if([f"{self.name}: {problem}" for problem in descent_problems(vars(self)) + self.field_problems()])

@@ -12,6 +12,8 @@ from expunge.data.rows import Rows
 from expunge.method import Job
 from expunge.outputs import outputs
 
+TOLERATED = 1.0  # percent of a forgotten class
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -30,20 +32,22 @@ class Judged:
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one model: percent right on retain, forget and unseen rows, and how forget rows stand out from unseen ones.
+    """What one model says, in percent.
 
     Args:
-        retain: percent right.
-        forget: percent right.
-        unseen: percent right, of kept classes; none without such rows.
-        standing_out: 100 (2 AUC - 1) of telling forget from unseen rows of their classes by the loss: 0 is not at all,
-            above 0 they look like training rows. None without such rows.
+        retain: of the rows are right.
+        forget: of the rows are right.
+        unseen: of the rows of kept classes are right; none without such rows.
+        called: of the forget rows a threshold on the confidence calls non-members, the one that tells retain from
+            unseen rows best; none without unseen rows, and for classes.
+        alike: of the unseen rows it calls non-members.
     """
 
     retain: float
     forget: float
-    unseen: float | None
-    standing_out: float | None
+    unseen: float | None = None
+    called: float | None = None
+    alike: float | None = None
 
 
 class Judge:
@@ -62,7 +66,7 @@ class Judge:
         self.retain = _some(request.keep, sample, draw)
         self.forget = _some(request.forget, sample, draw)
         self.of_class = request.scope == "class"
-        self.unseen, self.alike = self._unseen(sample, draw)
+        self.unseen = self._unseen(sample, draw)
         self.before = self._answers(original)
         self.oracle = self._answers(oracle) if oracle is not None else None
 
@@ -70,56 +74,58 @@ class Judge:
         """The judgement on a model."""
         now, target = self._answers(model), self.oracle
         if target is not None:
-            weak = now.forget > target.forget
+            excess = now.forget - target.forget + (target.called or 0.0) - (now.called or 0.0)
         elif self.of_class:
-            weak = now.forget > 1.0
-            target = Answers(self.before.retain, 0.0, self.before.unseen, None)
+            excess = now.forget - TOLERATED
+            target = Answers(self.before.retain, 0.0, self.before.unseen)
         else:
-            weak = (now.standing_out or 0.0) > 0
-            target = Answers(self.before.retain, now.unseen or 0.0, self.before.unseen, 0.0)
+            excess = now.forget - (now.unseen or 0.0) + (now.alike or 0.0) - (now.called or 0.0)
+            target = Answers(self.before.retain, now.unseen or 0.0, self.before.unseen, now.alike)
         apart = {
             name: abs(here - there)
-            for name in ("retain", "forget", "unseen", "standing_out")
+            for name in ("retain", "forget", "unseen", "called")
             if (here := getattr(now, name)) is not None and (there := getattr(target, name)) is not None
         }
         facts = {name: round(value, 2) for name, value in vars(now).items() if value is not None}
         distance = sum(apart.values()) / len(apart)
-        return Judged(distance, weak, {**facts, "distance": round(distance, 3)})
+        return Judged(distance, excess > 0, {**facts, "distance": round(distance, 3)})
 
-    def _unseen(self, sample: int, draw: torch.Generator) -> tuple[Tensor | None, Tensor | None]:
-        """Positions of unseen rows of kept classes, and of those that forget rows are compared with."""
+    def _unseen(self, sample: int, draw: torch.Generator) -> Tensor | None:
+        """Positions of unseen rows of kept classes."""
         rows, request = self.job.unseen, self.job.request
         if rows is None:
-            return None, None
+            return None
         out = torch.isin(rows.y, torch.tensor([*request.classes, *request.gone_classes], dtype=torch.long))
         kept = _some((~out).nonzero().flatten(), sample, draw)
-        return (kept if len(kept) else None), (None if self.of_class or not len(kept) else kept)
+        return kept if len(kept) else None
 
     def _answers(self, model: nn.Module) -> Answers:
         rows, held = self.job.request.rows, self.job.unseen
-        forget, forget_loss = self._asked(model, rows, self.forget)
-        retain, _ = self._asked(model, rows, self.retain)
+        forget, forget_N = self._asked(model, rows, self.forget)
+        retain, retain_N = self._asked(model, rows, self.retain)
         if held is None or self.unseen is None:
-            return Answers(retain, forget, None, None)
-        unseen, unseen_loss = self._asked(model, held, self.unseen)
-        return Answers(retain, forget, unseen, None if self.alike is None else _standing_out(forget_loss, unseen_loss))
+            return Answers(retain, forget)
+        unseen, unseen_N = self._asked(model, held, self.unseen)
+        if self.of_class:
+            return Answers(retain, forget, unseen)
+        least = threshold(retain_N, unseen_N)
+        called, alike = (100 * float((p_N < least).float().mean()) for p_N in (forget_N, unseen_N))
+        return Answers(retain, forget, unseen, called, alike)
 
     def _asked(self, model: nn.Module, rows: Rows, index_N: Tensor) -> tuple[float, Tensor]:
-        """Percent right, and the loss of each row."""
+        """Percent right, and the confidence in the true label of each row."""
         z_NC = outputs(model, self.job.task, rows, index_N)
         self.job.log.examples += len(index_N)
         y_N = rows.y[index_N].cpu()
-        loss_N = torch.nn.functional.cross_entropy(z_NC, y_N, reduction="none")
-        return 100 * float((z_NC.argmax(1) == y_N).float().mean()), loss_N
+        confidence_N = z_NC.softmax(1).gather(1, y_N[:, None]).squeeze(1)
+        return 100 * float((z_NC.argmax(1) == y_N).float().mean()), confidence_N
 
 
-def _standing_out(forget_N: Tensor, unseen_M: Tensor) -> float:
-    """100 (2 AUC - 1) of the loss, by ranks: how often a forget row's is the lower one; ties count half."""
-    ordered = unseen_M.sort().values
-    below = torch.searchsorted(ordered, forget_N, right=False)
-    upto = torch.searchsorted(ordered, forget_N, right=True)
-    area = 1 - (below + upto).double().mean() / (2 * len(unseen_M))
-    return float(100 * (2 * area - 1))
+def threshold(members_N: Tensor, others_M: Tensor) -> float:
+    """The confidence from which on to call a row a member: most members and fewest others reach it."""
+    values = torch.cat([members_N, others_M]).unique()
+    reached, false = (1 - torch.searchsorted(p.sort().values, values) / len(p) for p in (members_N, others_M))
+    return float(values[(reached - false).argmax()])
 
 
 def _some(index_N: Tensor, most: int, draw: torch.Generator) -> Tensor:

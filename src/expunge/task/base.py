@@ -18,6 +18,7 @@ class Task(ABC):
     """What a family of model computes: losses, scores, and stand-ins for data that must not be used."""
 
     family: ClassVar[str]
+    saliency_clip: ClassVar[float | None] = None  # the norm that the mean gradient of a batch counts up to in saliency
 
     @abstractmethod
     def loss(self, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,8 @@ from expunge.run import Run
 from expunge.task.base import Task
 from expunge.task.classification import Classification
 from expunge.task.noising import antithetic, make_scheduler, mixed, scheduler_problems
+
+UNTRAINED = ("guidance", "stand_in")  # fields on which no bit of a training depends
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Diffusion(Task):
             protocol; diffusers' `guidance_scale` is 1 + w.
         stand_in: which condition another one is: `"any"` (default), drawn evenly, or `"next"`, (c + 1) mod C as in the
             reference code.
-        scheduler: how noise is added and what is predicted of it: a scheduler of diffusers or its settings. Default:
-            `DDPMScheduler()`, 1000 steps, β from 1e-4 to 0.02, the noise is predicted.
+        scheduler: how noise is added and what is predicted of it: a scheduler of diffusers or its settings, of which a
+            `DDPMScheduler` is made. Default: 1000 steps, β from 1e-4 to 0.02, the noise is predicted.
 
     Losses draw times and noise from torch's global generator, which the loop and the audit seed and put back. Times of
     a batch are antithetic: those of the second half are T - 1 - t of the first.
@@ -58,12 +61,16 @@ class Diffusion(Task):
     scheduler: Any = None
 
     family: ClassVar[str] = "diffusion"
+    saliency_clip: ClassVar[float | None] = 1.0  # as in the reference code of SalUn
     clips: ClassVar[bool] = True  # whether what is clean lies in [-1, 1]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "without", tuple(self.without))
-        object.__setattr__(self, "scheduler", make_scheduler(self.scheduler))
-        found = []
+        plain = self.scheduler is None or isinstance(self.scheduler, Mapping)
+        found = [] if plain else scheduler_problems(self.scheduler)
+        if not found:
+            object.__setattr__(self, "scheduler", make_scheduler(self.scheduler))
+            found = scheduler_problems(self.scheduler)
         if self.classes < 2:
             found.append(f"Diffusion needs at least 2 classes; got {self.classes}.")
         if not 0 <= self.condition_dropout < 1:
@@ -72,7 +79,7 @@ class Diffusion(Task):
             found.append(f"guidance must be 0 or more; got {self.guidance!r}.")
         if self.stand_in not in ("any", "next"):
             found.append(f"stand_in must be any or next; got {self.stand_in!r}.")
-        raise_if(found + scheduler_problems(self.scheduler))
+        raise_if(found)
 
     # -- conditions ----------------------------------------------------------------------------------------------
 
@@ -241,7 +248,9 @@ class Diffusion(Task):
             with Run().isolated(), torch.no_grad():
                 noised_B, t_B, _ = self.noised(model, rows.x(torch.arange(min(2, len(rows)))).to(device))
                 predicted_B = self.predict(model, noised_B, t_B, torch.zeros_like(t_B))
-                other_B = self.predict(model, noised_B, t_B, torch.ones_like(t_B))
+                each = torch.arange(min(self.classes + 1, 16), device=device)
+                alike = [part[:1].expand(len(each), *part.shape[1:]) for part in (noised_B, t_B)]
+                under_each = self.predict(model, alike[0], alike[1], each)
         except Exception as error:  # a user's module may raise anything; whatever it says belongs in our message
             return [f"The denoiser does not accept inputs of shape {rows.shape} ({rows.name}): {error}"]
         finally:
@@ -254,7 +263,7 @@ class Diffusion(Task):
             ]
         if not torch.isfinite(predicted_B).all():
             return ["The denoiser returns NaN or infinity on the first rows; its weights are damaged."]
-        if predicted_B.any() and (predicted_B - other_B).abs().max() <= 1e-5 * predicted_B.abs().max():
+        if under_each.any() and (under_each - under_each[:1]).abs().max() <= 1e-5 * under_each.abs().max():
             return [
                 "The denoiser predicts the same under every condition, so no class can be told from another. A norm "
                 "with as many groups as channels takes conditions away: UNet2DModel(norm_num_groups=fewer)."
@@ -264,7 +273,7 @@ class Diffusion(Task):
 
 def diffusion_problems(fields: Mapping[str, Any] | None) -> list[str]:
     """What is wrong with the names of fields that somebody gave by name, a sentence each."""
-    known = [name for name in Diffusion.__dataclass_fields__ if name not in ("classes", "without", "scale")]
+    known = [f.name for f in dataclass_fields(Diffusion) if f.name not in ("classes", "without", "scale")]
     return [str(UnknownName("field of diffusion", name, known)) for name in fields or {} if name not in known]
 
 

@@ -18,19 +18,21 @@ STATED = "Give scheduler= a DDPMScheduler or DDIMScheduler with one of them, as 
 
 
 def make_scheduler(given: Any) -> Any:
-    """A scheduler of diffusers: itself, from its settings, or `DDPMScheduler()`.
+    """A `DDPMScheduler` with the settings of any scheduler of diffusers, or with these; by default its own.
+
+    Schedulers for drawing add noise in ways of their own (`EulerDiscreteScheduler` does not scale the image), and are
+    made from the settings of the training; so are we.
 
     Raises:
         MissingExtra: diffusers is not installed.
     """
-    if given is not None and not isinstance(given, Mapping):
-        return given
     try:
         from diffusers import DDPMScheduler
     except ImportError:
         raise MissingExtra("diffusers", "diffusion", "A diffusion task") from None
     kind: Any = DDPMScheduler  # diffusers says nothing of its types
-    return kind.from_config(dict(given or {}))
+    settings = given if given is None or isinstance(given, Mapping) else given.config
+    return given if type(given) is kind else kind.from_config(dict(settings or {}))
 
 
 def scheduler_problems(scheduler: Any) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, MissingExtra, raise_if
 from expunge.task.diffusion import Diffusion
-from expunge.task.noising import make_scheduler, scheduler_problems
+from expunge.task.noising import scheduler_problems
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,7 +66,7 @@ class TextToImage(Diffusion):
             **{
                 "classes": rows.num_classes,
                 "scale": rows.scale,
-                "scheduler": make_scheduler(pipeline.scheduler.config),
+                "scheduler": pipeline.scheduler,
                 "prompts_CLD": _embedded(pipeline, [*names, none]),
                 "vae": pipeline.vae,
                 "prompts": (*names, none),

@@ -24,7 +24,7 @@ from expunge.audit.judge import SCHEMA, entry_of, question_of
 from expunge.audit.lineup import AGAIN, ORIGINAL, RETRAIN, Entrants, Lineup, Terms, line_up
 from expunge.audit.stats import Estimate
 from expunge.audit.subject import Ground, Subject
-from expunge.audit.verdict import DAMAGED, Verdict, without_retraining
+from expunge.audit.verdict import CANNOT_SAY, DAMAGED, Verdict
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.pool import Pool
@@ -35,6 +35,11 @@ from expunge.task.sampling import sample
 
 SHOWN = 8  # images of each class on a sheet
 MOST = 10  # classes on a sheet
+SKILLED = 90.0  # percent; a classifier that is right less often says little about images
+_UNKNOWN = (
+    "Whether the class is gone cannot be said without models that never saw it: what they draw when asked for it is "
+    "taken for it now and then as well."
+)
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,8 @@ def judge_generation(
             "What a denoiser draws is judged class by class, and this request names single rows: whether those are "
             "gone cannot be seen in images. Request(train, classes=[...]) can be judged."
         )
-    lineup = line_up(entrants, request, task, Ground.of(request, unseen), pool, terms)
+    ground = Ground.of(request, unseen)
+    lineup = line_up(entrants, request, task, ground, pool, terms)
     settings = terms.generation or Generation()
     bench, skill = _bench(request, task, settings, store, unseen, terms)
     drawn, damaged = _draw(bench, lineup)
@@ -166,7 +172,7 @@ def judge_generation(
         "schema": SCHEMA,
         "expunge": expunge.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "question": question_of(request, Ground.of(request, unseen)),
+        "question": question_of(request, ground),
         "metrics": {n: {k: v for k, v in vars(m).items() if k != "name"} for n, m in METRICS.items()},
         "models": entries,
         "verdicts": [v.to_json() for v in verdicts],
@@ -228,7 +234,7 @@ def _verdicts(bench: Bench, lineup: Lineup, drawn: dict[int, Drawn], damaged: di
             found.append(Verdict(method, DAMAGED, f"The model draws nothing: {broken[0]}"))
         elif not retrained or not original:
             missing = "recipe=, how the model was trained" if not retrained else "the original model"
-            found.append(without_retraining(method, f"Give {missing}."))
+            found.append(Verdict(method, CANNOT_SAY, f"{_UNKNOWN} Give {missing}."))
         else:
             found.append(verdict(method, hits(subjects), retrained, original))
     return found
@@ -256,6 +262,8 @@ def _notes(bench: Bench, lineup: Lineup, skill: dict[str, Any]) -> list[str]:
         f"The classifier that looks at them ({skill['name']}) is right on {skill['accuracy']:.1f} % of "
         f"{skill['unseen']:,} unseen rows; FID compares with {skill['real']:,} training rows, in its features.",
     ]
+    if skill["accuracy"] < SKILLED:
+        notes.append("That is too seldom to judge by: train it longer, or give a better one (generation.classifier).")
     if not lineup.of(RETRAIN):
         notes.append("There is no retrained model to compare with.")
     return notes

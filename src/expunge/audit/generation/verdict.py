@@ -33,15 +33,14 @@ def verdict(method: str, models: Sequence[Hits], retrained: Sequence[Hits], orig
     kept, to_original = _against("others", models, retrained), _against("others", models, original, retrained)
     if kept.seen and kept.value < 0 and to_original.seen and to_original.value < 0:
         return _say(method, DAMAGED, "others", kept, retrained)
-    left = _against("recognised", models, retrained)
+    left, start = _against("recognised", models, retrained), _against("recognised", original, retrained)
     if left.seen and left.value > 0:
-        start = _against("recognised", original, retrained)
         moved = (
             start.value - left.value > 0.1 * abs(start.value)
             and _against("recognised", models, original, retrained).seen
         )
         return _say(method, PARTLY if moved else NO_EFFECT, "recognised", left, retrained)
-    return _say(method, WITHIN, "recognised", left, retrained)
+    return _say(method, WITHIN, "recognised", left, retrained, blind=not (start.seen and start.value > 0))
 
 
 def _against(
@@ -62,7 +61,7 @@ _OPENINGS = {
 }
 
 
-def _say(method: str, word: str, metric: str, d: Difference, retrained: Sequence[Hits]) -> Verdict:
+def _say(method: str, word: str, metric: str, d: Difference, retrained: Sequence[Hits], blind: bool = False) -> Verdict:
     reference = float(np.mean([hits[metric].mean() for hits in retrained]))
     half = f" ± {d.half:.1f}" if d.half else ""
     facts = (
@@ -70,5 +69,7 @@ def _say(method: str, word: str, metric: str, d: Difference, retrained: Sequence
         f"{d.value:+.1f}{half} points; the smallest this audit could have seen is {d.visible:.1f} points"
         f"{'; of one retraining alone no spread is known' if d.half is None else ''})."
     )
+    if blind:
+        facts += " The original draws it no more often: this audit cannot tell forgetting from doing nothing."
     low, high = (None, None) if d.half is None else (d.value - d.half, d.value + d.half)
     return Verdict(method, word, f"{_OPENINGS[word]} {facts}", metric, d.value, low, high, d.visible)

@@ -87,6 +87,7 @@ class WeightFilter(Method):
         needs=frozenset({"retain", "forget"}),
         cost="epochs × (1 + draws) × a sample of all classes; nothing for later requests",
         paper="Poppi et al. 2024, arXiv:2304.02049",
+        dial="reject",
     )
 
     def __post_init__(self) -> None:
