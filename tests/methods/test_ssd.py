@@ -51,7 +51,7 @@ def test_batches_are_of_one_size_on_both_sides(case):
     net, request = case
     rows = Recording.of(request.rows)
     request = Request(rows, ids=list(range(0, 42, 3)))
-    result = ex.unlearn(net, request, "ssd", task=Exact(3), gradients="batch", batch_size=10, alpha=1.1)
+    result = ex.unlearn(net, request, "ssd", task=Exact(3), labels="own", gradients="batch", batch_size=10, alpha=1.1)
     seen = rows.seen
     assert len(seen) == 14 + 56
     assert sorted(seen[:14]) == request.forget.tolist()
@@ -167,7 +167,7 @@ def test_a_weight_that_is_tied_stays_tied(train, three):
 
     torch.manual_seed(0)
     net = Tied()
-    result = ex.unlearn(net, three, "ssd", alpha=1.5)
+    result = ex.unlearn(net, three, "ssd", labels="own", alpha=1.5)
     assert result.model.a.weight is result.model.b.weight
     # the gradient of a tied weight is the sum over its uses
     x = train.x(torch.arange(len(train))).flatten(1).double().numpy()
