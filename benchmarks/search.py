@@ -15,7 +15,7 @@ import torch
 import expunge as ex
 from common import RESULTS, needs_data, save
 from expunge.artifact import Store
-from expunge.methods import FineTune, NegGradPlus, RandomLabel, Salun, Scrub, Search
+from expunge.methods import FineTune, NegGradPlus, Salun, Search
 from expunge.pool import Pool
 from expunge.run import Run
 
@@ -25,12 +25,12 @@ PARTS = {
     "fashion_mnist, lenet": ("fashion_mnist", 10_000, {"name": "lenet"}, {"epochs": 20, "lr": 0.05}),
     "cifar10, resnet9 of width 8": ("cifar10", 5_000, {"name": "resnet9", "width": 8}, {"epochs": 12, "lr": 0.1}),
 }
+# method, and its dial where that is not the card's
 METHODS = {
-    "finetune": FineTune(epochs=3),
-    "neggrad_plus": NegGradPlus(epochs=2),
-    "random_label": RandomLabel(epochs=3),
-    "salun": Salun(epochs=3),
-    "scrub": Scrub(epochs=3, max_epochs=2),
+    "finetune": (FineTune(epochs=3), None),
+    "finetune, more decay": (FineTune(epochs=3, weight_decay=5e-3), None),
+    "neggrad_plus": (NegGradPlus(epochs=2), "lr"),
+    "salun": (Salun(epochs=3), None),
 }
 TRIES = 5
 
@@ -49,8 +49,8 @@ def one(part: str) -> dict:
     for seed in SEEDS:
         original = pool.train(torch.arange(len(train)), Run(seed=seed)).model
         rows["original"].append(original)
-        for name, method in METHODS.items():
-            search = Search(of=method, tries=TRIES)
+        for name, (method, dial) in METHODS.items():
+            search = Search(of=method, tries=TRIES, dial=dial)
             for row, chosen_method in ((name, method), (f"{name}, searched", search)):
                 result = ex.unlearn(original, request, chosen_method, unseen=held, recipe=recipe, seed=seed)
                 rows.setdefault(row, []).append(result)
@@ -62,18 +62,24 @@ def one(part: str) -> dict:
         mine = [r for r in report.rows if r["method"] == row]
         found[row] = {
             key: [round(r[key], 2) if isinstance(r.get(key), float) else r.get(key) for r in mine]
-            for key in ("ua", "ra", "ta", "mia", "avg_gap", "seconds")
+            for key in ("ua", "ra", "ta", "mia", "avg_gap")
         }
         gaps = [r["avg_gap"] for r in mine if isinstance(r.get("avg_gap"), float)]
         found[row]["mean_avg_gap"] = round(sum(gaps) / len(gaps), 2) if gaps else None
-    whole = sum(found["retrain"]["seconds"]) / len(SEEDS)
-    for row, entry in found.items():
-        timed = [t for t in entry.pop("seconds") if t is not None]
-        entry["cost_over_retraining"] = round(sum(timed) / len(timed) / whole, 2) if timed else None
+    whole = settings["epochs"] * len(request.keep)  # examples that a retraining sees
+    for row, results in rows.items():
+        if row == "original":
+            continue
+        seen = [r.log.examples / whole for r in results]
+        found[row]["examples_over_retraining"] = round(sum(seen) / len(seen), 2)
         if row in chosen:
-            entry["values"] = [round(c["value"], 5) for c in chosen[row]]
-            entry["tries"] = [len(c["tried"]) for c in chosen[row]]
-            entry["judged"] = [min(t.get("distance", 1e9) for t in c["tried"]) for c in chosen[row]]
+            tries = [len(c["tried"]) for c in chosen[row]]
+            found[row] |= {
+                "values": [round(c["value"], 5) for c in chosen[row]],
+                "tries": tries,
+                "examples_of_one_try_over_retraining": round(sum(s / t for s, t in zip(seen, tries)) / len(seen), 2),
+                "judged": [min(t.get("distance", 1e9) for t in c["tried"]) for c in chosen[row]],
+            }
     return {"rows": limit, "epochs": settings["epochs"], "methods": found}
 
 
@@ -87,4 +93,7 @@ if __name__ == "__main__":
         results[part] = one(part)
         save("search", results)
         for row, entry in results[part]["methods"].items():
-            print(part, row, entry["mean_avg_gap"], entry["cost_over_retraining"], entry.get("values"), flush=True)
+            cost = entry.get("examples_over_retraining")
+            print(part, row, entry["mean_avg_gap"], cost, entry.get("values"), flush=True)
+                part, row, entry["mean_avg_gap"], entry.get("examples_over_retraining"), entry.get("values"), flush=True
+            )

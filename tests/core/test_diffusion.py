@@ -227,6 +227,26 @@ def test_sampling_with_the_exact_denoiser_gives_the_images(eta):
     torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)
 
 
+def test_each_step_is_ddim_with_the_noise_that_the_clipped_image_leaves():
+    """Against the formula in NumPy, with a denoiser under which the clean image would leave [-1, 1] on the way."""
+    probe, steps = Probe(), 5
+    made = sample(probe, Diffusion(3), torch.tensor([0, 2]), (1, 2, 2), steps=steps, guidance=2.0, seed=3)
+    x = torch.randn((2, 1, 2, 2), generator=torch.Generator().manual_seed(3)).double().numpy()
+    value = probe.value.detach().double().numpy()
+    shift = (3 * value[[0, 2]] - 2 * value[3]).reshape(-1, 1, 1, 1)
+    clipped = False
+    for k in range(steps):
+        t = 1000 - k * (1000 // steps) - 1
+        before, after = KEPT[t], KEPT[t - 1000 // steps] if k + 1 < steps else 1.0
+        clean = (x - np.sqrt(1 - before) * (0.3 * x + shift)) / np.sqrt(before)
+        clipped |= bool((abs(clean) > 1).any())
+        clean = clean.clip(-1, 1)
+        noise = (x - np.sqrt(before) * clean) / np.sqrt(1 - before)
+        x = np.sqrt(after) * clean + np.sqrt(1 - after) * noise
+    assert clipped
+    np.testing.assert_allclose(made, x, atol=1e-4)
+
+
 def test_guidance_moves_away_from_no_condition():
     made = sample(Exact(), Diffusion(3), torch.tensor([1, 2]), (1, 2, 2), steps=40, guidance=0.5)
     assert made[:, 0, 0, 0].tolist() == pytest.approx([0.15, 0.9], abs=0.02)  # 1.5 c - 0.5 · 0

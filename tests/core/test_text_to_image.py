@@ -58,8 +58,9 @@ def pipe(tokenizer, text_encoder):
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=2, sample_size=16,
     )  # fmt: skip
+    scheduler = diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1)
     made = diffusers.StableDiffusionPipeline(
-        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet(), scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, steps_offset=1),
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet(), scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     made.set_progress_bar_config(disable=True)

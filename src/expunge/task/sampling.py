@@ -92,7 +92,9 @@ def _denoised(
         t_N = torch.full((len(x_N),), int(t), device=x_N.device)
         predicted_N = task.guided(model, x_N, t_N, condition_N, guidance)
         noise_N = torch.randn(x_N.shape, generator=generator).to(x_N) if eta else None
-        x_N = scheduler.step(predicted_N, t, x_N, eta=eta, variance_noise=noise_N).prev_sample
+        # the noise is what the clipped image leaves; otherwise guided images decay, the more the more steps there are
+        step = scheduler.step(predicted_N, t, x_N, eta=eta, use_clipped_model_output=task.clips, variance_noise=noise_N)
+        x_N = step.prev_sample
     if not torch.isfinite(x_N).all():
         raise ExpungeError("The images hold NaN or infinity; the model's weights are damaged.")
     return task.inputs(x_N).float().cpu()
