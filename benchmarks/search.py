@@ -95,5 +95,3 @@ if __name__ == "__main__":
         for row, entry in results[part]["methods"].items():
             cost = entry.get("examples_over_retraining")
             print(part, row, entry["mean_avg_gap"], cost, entry.get("values"), flush=True)
-                part, row, entry["mean_avg_gap"], entry.get("examples_over_retraining"), entry.get("values"), flush=True
-            )
