@@ -192,7 +192,8 @@ def _bench(
     else:
         recipe, run = settings.recipe, Run(seed=settings.seed, device=terms.device)
         classifier = Pool(recipe, rows, store).train(torch.arange(len(rows)), run).model
-        name = str(recipe.describe()["model"])
+        model = recipe.describe()["model"]
+        name = str(model["name"] if isinstance(model, dict) and "name" in model else model)
     tried = look(classifier, unseen.x(torch.arange(len(unseen))))
     right = float((tried.label_N == unseen.y.cpu()).double().mean())
     kept = request.keep[evenly(len(request.keep), settings.real)]
