@@ -315,7 +315,7 @@ def test_short_ways_to_write_it():
         (lambda: Region.partial(0.1, "topk"), "Unknown rule 'topk'. Did you mean 'topk_step'"),
         (lambda: Region.from_config({"partial": 2}), "keep"),
         (lambda: Region.from_config({"partial": 0.1, "rule": "sequental"}), "Did you mean 'sequential'"),
-        (lambda: Region.from_config({"rule": "sequential"}), "give that share too"),
+        (lambda: Region.from_config({"rule": "sequential"}), "rule of a region says which share moves; give it too"),
         (lambda: Region.from_config({"partial": 0.1, "layers": "fc", "last": 1}), "not by both"),
         (lambda: Region.from_config({"partial": 0.1, "laeyrs": "fc"}), "Did you mean 'layers'"),
     ],
