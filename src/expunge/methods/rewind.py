@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,8 @@ from torch.optim import Optimizer
 
 from expunge.data.rows import Rows
 from expunge.method import Job
+from expunge.outputs import outputs
 from expunge.request import Request
-from expunge.task.base import Task
-
-AT_ONCE = 1000  # rows in one forward pass
 
 
 def rewind_problems(request: Request, unseen: Rows) -> list[str]:
@@ -71,19 +68,6 @@ class Rewind:
             "epoch": chosen + 1,
         }
 
-    @torch.no_grad()
     def _wrong(self, model: nn.Module, rows: Rows, index_N: Tensor) -> Tensor:
         """Whether each row's highest score is not that of its label, (N,) float, in eval mode."""
-        modes: list[tuple[Any, bool]] = [(module, module.training) for module in model.modules()]
-        device, task = next(model.parameters()).device, self.job.task
-        model.eval()
-        try:
-            answers = [_answers(task, model, rows.x(i_B).to(device)) for i_B in index_N.split(AT_ONCE)]
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return (torch.cat(answers) != rows.y[index_N].cpu()).float()
-
-
-def _answers(task: Task, model: nn.Module, x_B: Tensor) -> Tensor:
-    return task.scores(model, x_B).argmax(1).cpu()
+        return (outputs(model, self.job.task, rows, index_N).argmax(1) != rows.y[index_N].cpu()).float()
