@@ -64,7 +64,7 @@ class Scrub(GradientMethod):
         needs=frozenset({"retain", "forget"}),
         cost="epochs × retain + max_epochs × forget, and as many forward passes of the original",
         paper="Kurmanji et al. 2023, arXiv:2302.09880",
-        dial="forget_weight",
+        dial="lr",
     )
 
     def field_problems(self) -> list[str]:
