@@ -1,4 +1,4 @@
-"""outputs: what a model answers on rows, without touching it.
+"""What a model answers on rows, without touching it.
 
 Shapes: N rows, C classes.
 """
@@ -38,3 +38,11 @@ def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = N
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def percent_right(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = None) -> float:
+    """The percentage of rows whose largest score is that of their label; 0 of no rows. Arguments as for `outputs`."""
+    y_N = rows.y if index_N is None else rows.y[index_N]
+    if not len(y_N):
+        return 0.0
+    return 100 * float((outputs(model, task, rows, index_N).argmax(1) == y_N.cpu()).float().mean())

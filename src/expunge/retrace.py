@@ -19,6 +19,7 @@ from expunge.artifact.ledger import Ledger
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.norms import has_statistics, recalibrate
+from expunge.outputs import percent_right
 from expunge.request import Request
 from expunge.run import Run, derive
 from expunge.task.base import Task
@@ -139,16 +140,7 @@ class Retrace:
         if weights and has_statistics(model):
             recalibrate(model, self.request.rows, self.averaging, self.run)
         parts = {"targeted": self.targeted, "retained": self.retained}
-        return {part: self._accuracy(model, rows) for part, rows in parts.items() if len(rows)}
-
-    def _accuracy(self, model: nn.Module, rows: Rows) -> float:
-        device = self.run.device_of(model)
-        with torch.no_grad():
-            hits = [
-                (self.task.scores(model.eval(), rows.x(i).to(device)).argmax(1).cpu() == rows.y[i]).sum()
-                for i in torch.arange(len(rows)).split(1000)
-            ]
-        return round(100 * float(sum(hits)) / len(rows), 2)
+        return {part: round(percent_right(model, self.task, rows), 2) for part, rows in parts.items() if len(rows)}
 
 
 def _some(rows: Rows, where: Tensor) -> Rows:

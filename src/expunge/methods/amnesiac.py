@@ -16,7 +16,7 @@ from expunge.artifact.ledger.touched import Touched
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Card, Job, Method
 from expunge.norms import recalibrate
-from expunge.outputs import outputs
+from expunge.outputs import percent_right
 from expunge.phase import Phase, Term
 
 BATCHNORM = ("recalibrate", "keep", "subtract")
@@ -214,6 +214,4 @@ class Amnesiac(Method):
 
 def _right(model: nn.Module, job: Job, index: Tensor) -> float:
     """The share of these rows that a model answers right, in percent."""
-    rows = job.request.rows
-    answers = outputs(model.to(job.run.device_of(model)), job.task, rows, index).argmax(1)
-    return 100 * float((answers == rows.y[index]).float().mean()) if len(index) else 0.0
+    return percent_right(model.to(job.run.device_of(model)), job.task, job.request.rows, index)
