@@ -31,6 +31,13 @@ def ratio(theirs: list[float], ours: list[float]) -> dict[str, float]:
     return {"median": statistics.median(pairs), "lowest": min(pairs), "highest": max(pairs)}
 
 
+def earlier(name: str) -> dict[str, Any]:
+    """The results that were saved under a name, without what `save` puts beside them; none where there are none."""
+    path = RESULTS / f"{name}.json"
+    there = json.loads(path.read_text()) if path.is_file() else {}
+    return {key: value for key, value in there.items() if key not in ("command", "machine")}
+
+
 def save(name: str, results: dict[str, Any]) -> None:
     """Write results with the command and the machine beside them, and print them."""
     about = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import os
 import statistics
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 import expunge as ex
-from common import RESULTS, needs_data, ratio, save
+from common import earlier, needs_data, ratio, save
 from expunge.artifact import Store
 from expunge.artifact.saliency import measure
 from expunge.descend import descend
@@ -249,8 +248,7 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     needs_data(*SETS)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    path = RESULTS / "salun.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = earlier("salun")
     for part in [asked.only] if asked.only else parts:
         if part == "cost":
             small, large = (

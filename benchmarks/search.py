@@ -7,13 +7,12 @@ and a retraining with another seed. The rows that the search may see are not tho
 
 from __future__ import annotations
 
-import json
 import sys
 
 import torch
 
 import expunge as ex
-from common import RESULTS, needs_data, save
+from common import earlier, needs_data, save
 from expunge.artifact import Store
 from expunge.methods import FineTune, NegGradPlus, Salun, Search
 from expunge.pool import Pool
@@ -85,9 +84,7 @@ def one(part: str) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    path = RESULTS / "search.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    results = {k: v for k, v in results.items() if k not in ("command", "machine")}
+    results = earlier("search")
     wanted = sys.argv[1:] or list(PARTS)
     for part in [p for p in PARTS if any(p.startswith(w) for w in wanted)]:
         results[part] = one(part)

@@ -8,7 +8,6 @@ epochs on the full set is computed from the measured retraining, in proportion t
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import torch
 from torch import nn
 
 import expunge as ex
-from common import RESULTS, needs_data, ratio, save
+from common import earlier, needs_data, ratio, save
 from expunge.artifact import Store
 from expunge.artifact.activations import find_layers, share
 from expunge.artifact.activations.moments import add_products, pack
@@ -244,11 +243,8 @@ def layers() -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    path = RESULTS / "svd_forget.json"
     extra = {"layers": layers, "second": second}
     wanted = sys.argv[1:] or [*TRAINED, *extra]
     for part in [p for p in (*TRAINED, *extra) if any(p.startswith(w) for w in wanted)]:
         found = extra[part]() if part in extra else trained(part)
-        there = json.loads(path.read_text()) if path.is_file() else {}
-        there.pop("command", None), there.pop("machine", None)
-        save("svd_forget", {**there, part: found})
+        save("svd_forget", {**earlier("svd_forget"), part: found})

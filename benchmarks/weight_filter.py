@@ -9,7 +9,6 @@ seed of lenet every class.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import expunge as ex
-from common import RESULTS, needs_data, save
+from common import earlier, needs_data, save
 from expunge import explain
 from expunge.artifact import Store
 from expunge.artifact.gates import Gated
@@ -167,9 +166,7 @@ def explanations(model: nn.Module, gated: Gated, test: ex.Rows) -> list[dict]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    path = RESULTS / "weight_filter.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    results = {k: v for k, v in results.items() if k not in ("command", "machine")}
+    results = earlier("weight_filter")
     wanted = sys.argv[1:] or list(TRAINED)
     for part in [p for p in TRAINED if any(p.startswith(w) for w in wanted)]:
         data, limit, tests, *_, seeds = TRAINED[part]

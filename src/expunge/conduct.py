@@ -139,6 +139,7 @@ def _unlearned(
         "method": method.to_config(),
         "code": [describe_function(type(m)) for m in (method, *getattr(method, "steps", ()))],
         "recipe": recipe.describe() if recipe is not None else None,
+        "unseen": experiment.held.hash if experiment.held is not None else None,
         "seed": seed,
     }
     kept = _kept(path, key, original)

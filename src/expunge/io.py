@@ -91,6 +91,16 @@ def model_digest(model: nn.Module | Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def structure_digest(model: nn.Module) -> str:
+    """A digest of the kinds and settings of all modules, in which models of the same weights may differ."""
+    return hashlib.blake2b(f"{type(model)}{model}".encode(), digest_size=16).hexdigest()
+
+
+def index_digest(index: Tensor) -> str:
+    """A digest of positions, in their order."""
+    return hashlib.blake2b(index.cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors as safetensors, with plain data about them in the header; atomically.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from expunge.data.augment import check_augment
 from expunge.data.rows import Rows
 from expunge.descend import Checkpoint, Log, descend
 from expunge.errors import ExpungeError, raise_if
+from expunge.io import index_digest
 from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.run import Precision, Run
 from expunge.source import describe_function
@@ -275,7 +275,7 @@ def as_recipe(recipe: Any) -> TrainedBy:
 
 def training_key(recipe: TrainedBy, rows: Rows, index: Tensor, run: Run) -> dict[str, Any]:
     """Everything that the model trained on these positions depends on, as plain data."""
-    part = hashlib.blake2b(index.sort().values.numpy().tobytes(), digest_size=16).hexdigest()
+    part = index_digest(index.sort().values)
     told = recipe.describe()
     noising = {k: v for k, v in (told.pop("diffusion", None) or {}).items() if k not in UNTRAINED}
     told |= {"diffusion": noising} if noising else {}

@@ -291,7 +291,3 @@ class Region:
 
 def _inside(mask: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda gradient: torch.where(mask, gradient.to_dense() if gradient.is_sparse else gradient, 0)
-
-
-def _use_running_statistics(module: nn.Module, args: Any) -> None:
-    module.training = False

@@ -5,7 +5,6 @@ Shapes: N rows, B batch.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from expunge.artifact.store import Store
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
-from expunge.io import model_digest
+from expunge.io import index_digest, model_digest, structure_digest
 from expunge.loss import Loss
 from expunge.region import Region
 from expunge.request import Request
@@ -116,10 +115,10 @@ def kept(
         "kind": "saliency",
         "version": VERSION,
         "model": model_digest(model),
-        "structure": hashlib.blake2b(f"{type(model)}{model}".encode(), digest_size=16).hexdigest(),
+        "structure": structure_digest(model),
         "trained": [name for name, p in model.named_parameters() if p.requires_grad],
         "rows": rows.hash,
-        "part": hashlib.blake2b(index.cpu().numpy().tobytes(), digest_size=16).hexdigest(),
+        "part": index_digest(index),
         "task": told,
         "aggregation": aggregation,
         "batch": batch_size,

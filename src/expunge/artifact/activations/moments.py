@@ -5,7 +5,6 @@ Shapes: G groups, d inputs of a group, n columns, T = d (d + 1) / 2 entries of a
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from expunge.artifact.activations.layers import Layer
 from expunge.artifact.store import Store
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
-from expunge.io import model_digest
+from expunge.io import index_digest, model_digest, structure_digest
 from expunge.run import Run
 
 VERSION = 1  # rises when the same rows give other sums
@@ -98,14 +97,14 @@ def by_class(
         "kind": "activations",
         "version": VERSION,
         "model": model_digest(model),
-        "structure": hashlib.blake2b(f"{type(model)}{model}".encode(), digest_size=16).hexdigest(),
+        "structure": structure_digest(model),
         "layers": [(layer.name, layer.groups) for layer in layers],
         "rows": rows.hash,
         "batch": BATCH,
         "device": run.device_of(model).type,
     }
     for label, shown in index.items():
-        part = hashlib.blake2b(shown.numpy().tobytes(), digest_size=16).hexdigest()
+        part = index_digest(shown)
         key = {**about, "class": label, "part": part}
         kept = store.get(key) if store is not None else None
         if kept is not None:

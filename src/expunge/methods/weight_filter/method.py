@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +17,7 @@ from expunge.artifact.gates import Gated, choose
 from expunge.data.rows import Rows
 from expunge.descend import Log
 from expunge.errors import UnknownName, raise_if
-from expunge.io import model_digest
+from expunge.io import index_digest, model_digest, structure_digest
 from expunge.method import Card, Job, Method
 from expunge.methods.weight_filter.learning import Round, learn
 from expunge.phase import descent_problems
@@ -204,11 +203,11 @@ class WeightFilter(Method):
             "kind": "gates",
             "version": self.card.version,
             "model": model_digest(model),
-            "structure": hashlib.blake2b(f"{type(model)}{model}".encode(), digest_size=16).hexdigest(),
+            "structure": structure_digest(model),
             "layers": [layer.name for layer in gated.layers],
             "sets": gated.sets,
             "rows": rows.hash,
-            "part": hashlib.blake2b(index.numpy().tobytes(), digest_size=16).hexdigest(),
+            "part": index_digest(index),
             "learning": {"start": self.start, **asdict(self._round())},
             "seed": run.seed,
             "device": run.device_of(model).type,
