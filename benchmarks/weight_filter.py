@@ -34,8 +34,8 @@ ADAM = {"optimizer": "adamw", "lr": 3e-3}
 TRAINED: dict[str, tuple[str, int, int, dict, dict, tuple[int, ...]]] = {
     "lenet, mnist": ("mnist", 10_000, 10_000, {"name": "lenet"}, {"epochs": 5}, (0, 1, 2)),
     "lenet, fashion_mnist": ("fashion_mnist", 10_000, 10_000, {"name": "lenet"}, {"epochs": 6}, (0, 1, 2)),
-    "vit_tiny of width 64 and depth 4, mnist": ("mnist", 4_000, 2_000, VIT, {"epochs": 10, **ADAM}, (0,)),
-    "resnet9 of width 8, cifar10": ("cifar10", 5_000, 2_000, NARROW, {"epochs": 6}, (0,)),
+    "vit_tiny of width 64 and depth 4, mnist": ("mnist", 4_000, 2_000, VIT, {"epochs": 10, **ADAM}, (0, 1, 2)),
+    "resnet9 of width 8, cifar10": ("cifar10", 5_000, 2_000, NARROW, {"epochs": 6}, (0, 1, 2)),
 }
 IMAGES = 150  # that are explained
 

@@ -15,11 +15,15 @@ from expunge import Classification, ExpungeError, Request, Rows, Run, explain
 from expunge.artifact.gates import Gated
 from expunge.io import model_digest
 from expunge.methods import FineTune, WeightFilter
-from expunge.methods.weight_filter.learning import keeping, rejecting
+from expunge.methods.weight_filter.learning import Insisting, keeping, rejecting
 from kit import Recording, accuracy, bits
 
 QUICK = {"per_class": 100, "epochs": 6, "lr": 0.3, "batch_size": 64, "draws": 1}
 SETS = ((0,), (1,), (2,))
+
+
+def insisting(rate: float = 0.0, wait: int = 0) -> Insisting:
+    return Insisting(rate, wait, torch.zeros(3))
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +61,40 @@ class Telling(nn.Module):
 def test_the_forget_term_is_the_reciprocal_of_each_rows_loss():
     logits = torch.tensor([[3.0, 0.0, -1.0], [200.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
     net, x, y = Telling(logits), torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 0, 1])
-    got = rejecting(SETS, 3, 0.1)(Classification(classes=3, label_smoothing=0.2), net, x, y)
+    got = rejecting(SETS, 3, 0.1, insisting())(Classification(classes=3, label_smoothing=0.2), net, x, y)
     z = logits.double().numpy()
     ce = np.log(np.exp(z - z.max(1, keepdims=True)).sum(1)) + z.max(1) - z[range(3), y.numpy()]
     assert ce[1] == 0  # where the published loss is infinite
     np.testing.assert_allclose(got.numpy(), 1 / (ce + 0.1), rtol=1e-6)
     assert abs(got.mean() - 1 / (ce.mean() + 0.1)) > 3  # and not the reciprocal of the mean
     assert net.rows[0].tolist() == [0, 0, 1]
-    assert torch.isfinite(rejecting(SETS, 3, 1e-8)(Classification(classes=3), net, x, y)).all()
+    assert torch.isfinite(rejecting(SETS, 3, 1e-8, insisting())(Classification(classes=3), net, x, y)).all()
+
+
+def test_the_forget_term_grows_for_classes_that_are_still_recognised():
+    logits = torch.tensor([[3.0, 0.0, -1.0], [0.0, 5.0, 0.0], [9.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
+    net, x, y = Telling(logits), torch.arange(4)[:, None].float(), torch.tensor([0, 1, 1, 1])  # recognised: 1 and 1/3
+    loss = rejecting(SETS, 3, 0.1, insisting(rate=2.0, wait=1))
+    z = logits.double().numpy()
+    plain = 1 / (np.log(np.exp(z).sum(1)) - z[range(4), y.numpy()] + 0.1)
+    shares = np.array([1, 1 / 3, 1 / 3, 1 / 3])
+    for step in range(5):  # the first does not count
+        got = loss(Classification(classes=3), net, x, y).numpy()
+        factors = np.minimum(np.exp(max(0, step - 1) * 2.0 * (shares - 0.01)), 50)
+        np.testing.assert_allclose(got, plain * factors, rtol=1e-5)
+    rejected = Telling(logits.roll(1, 1))
+    for _ in range(3000):  # and falls again, no further than to where it began
+        got = loss(Classification(classes=3), rejected, x[:1], y[:1])
+    np.testing.assert_allclose(got.numpy(), 1 / (math.log(math.exp(3) + 1 + math.exp(-1)) + 1 + 0.1), rtol=1e-5)
+
+
+def test_insisting_makes_classes_go_that_would_stay(mlp, train):
+    left = []
+    for insist in (0.0, 1.0):
+        method = WeightFilter(**QUICK, retain=30.0, insist=insist, keep_gates=False)
+        left.append(method.prepare(mlp, train).left)
+    assert max(left[0]) > 0.1
+    assert sum(left[1]) < sum(left[0]) / 2
 
 
 def test_the_retain_term_takes_rows_of_other_classes_and_none_twice():

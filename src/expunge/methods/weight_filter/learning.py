@@ -5,6 +5,7 @@ Shapes: B batch, T rows of gates drawn for an example, R rows of gates, C classe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,9 @@ from expunge.phase import Phase, Term
 from expunge.run import Run
 from expunge.task.base import Task
 
+LEFT = 0.01  # share of a row's examples that may be recognised before its factor rises
+MOST = 50.0  # the factor at most
+
 
 @dataclass(frozen=True)
 class Round:
@@ -34,6 +38,7 @@ class Round:
     floor: float
     retain: float
     reject: float
+    insist: float
     closed: float
 
 
@@ -48,19 +53,44 @@ class _Under(nn.Module):
         return self._net[0](x_B, self.rows_B)
 
 
-def cross_entropy(task: Task, net: nn.Module, x_B: Tensor, y_B: Tensor, rows_B: Tensor) -> Tensor:
-    """Of each example under a row of gates, (B,); without the label smoothing that the task may have."""
-    return F.cross_entropy(task.scores(_Under(net, rows_B), x_B), y_B, reduction="none")
+@dataclass
+class Insisting:
+    """The factor on the forget term of each row of gates, which rises while its classes are recognised.
+
+    Dual ascent on the constraint that at most `LEFT` of its examples are: after each step past the first `wait`, the
+    logarithm moves by `rate` times what the share recognised in the batch exceeds it by, between 0 and log `MOST`.
+    Until then gates have had no time to close, and every class would count as recognised.
+    """
+
+    rate: float
+    wait: int
+    log_R: Tensor
+    steps: int = 0
+
+    def factors(self, row_B: Tensor, recognised_B: Tensor) -> Tensor:
+        """For each example, (B,); then learn from which were recognised."""
+        factors_B = self.log_R.exp().to(row_B.device)[row_B]
+        self.steps += 1
+        if self.rate and self.steps > self.wait:
+            row_B, recognised_B = row_B.cpu(), recognised_B.cpu().float()
+            count_R = torch.bincount(row_B, minlength=len(self.log_R))
+            share_R = torch.bincount(row_B, recognised_B, len(self.log_R)) / count_R.clamp(min=1)
+            self.log_R += self.rate * (share_R - LEFT) * (count_R > 0)
+            self.log_R.clamp_(0, math.log(MOST))
+        return factors_B
 
 
-def rejecting(sets: tuple[tuple[int, ...], ...], classes: int, floor: float) -> Loss:
+def rejecting(sets: tuple[tuple[int, ...], ...], classes: int, floor: float, insisting: Insisting) -> Loss:
     """1 / (CE + floor) of each example under the row that forgets its class: small once the label is rejected."""
     row_of_C = torch.full((classes,), -1)
     for row, members in enumerate(sets):
         row_of_C[list(members)] = row
 
     def loss(task: Task, net: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
-        return 1 / (cross_entropy(task, net, x_B, y_B, row_of_C.to(y_B.device)[y_B]) + floor)
+        row_B = row_of_C.to(y_B.device)[y_B]
+        scores_BC = task.scores(_Under(net, row_B), x_B)
+        losses_B = 1 / (F.cross_entropy(scores_BC, y_B, reduction="none") + floor)
+        return losses_B * insisting.factors(row_B, scores_BC.detach().argmax(1) == y_B)
 
     return loss
 
@@ -72,7 +102,8 @@ def keeping(sets: tuple[tuple[int, ...], ...], classes: int, draws: int) -> Loss
     def loss(task: Task, net: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
         rows_BT = torch.multinomial(others_CR.to(y_B.device)[y_B], draws)
         x_TB = x_B.repeat(draws, *[1] * (x_B.ndim - 1))
-        return cross_entropy(task, net, x_TB, y_B.repeat(draws), rows_BT.T.flatten()).view(draws, -1).mean(0)
+        scores_BC = task.scores(_Under(net, rows_BT.T.flatten()), x_TB)
+        return F.cross_entropy(scores_BC, y_B.repeat(draws), reduction="none").view(draws, -1).mean(0)
 
     return loss
 
@@ -108,7 +139,8 @@ def learn(gated: Gated, rows: Rows, index: Tensor, task: Task, how: Round, run: 
     parts = {"forget": _shown(index[forget], rows, how, run), "retain": _shown(index[kept], rows, how, run)}
     draws = min(how.draws, int(others(gated.sets, classes)[rows.y[parts["retain"]].unique()].sum(1).min()))
     retain = Term("retain", weight=how.retain, loss=keeping(gated.sets, classes, draws))
-    reject = Term("forget", weight=how.reject, loss=rejecting(gated.sets, classes, how.floor))
+    insisting = Insisting(how.insist, 0, torch.zeros(len(gated.sets)))
+    reject = Term("forget", weight=how.reject, loss=rejecting(gated.sets, classes, how.floor, insisting))
     phase = Phase(
         terms=(retain, reject),
         epochs=how.epochs,
@@ -118,6 +150,7 @@ def learn(gated: Gated, rows: Rows, index: Tensor, task: Task, how: Round, run: 
         weight_decay=0.0,
         penalty=lambda _, __: how.closed * (1 - gated.gates()).mean(),
     )
+    insisting.wait = how.epochs * phase.steps_per_epoch(parts) // 2
     try:
         with channels_last(gated.frozen):
             log = descend(gated, rows, parts, task, [phase], run)

@@ -46,6 +46,8 @@ class WeightFilter(Method):
             rows that the model is sure of have gradients that drown all others.
         retain: λ0, weight of the retain term. Default 3.
         reject: λ1, weight of the forget term. Default 1.
+        insist: how fast, in the second half of the round, λ1 of a class rises with the share of its rows that are still
+            recognised; 0 for one λ1, as published. Default 1.
         closed: λ2, weight of the mean of 1 - α, 0 or more: larger closes fewer gates. Default 0.1.
         start: logit of every gate at the beginning. Default 3, α = 0.95.
         gates: `"classes"` (default): a row for each class, so that any class can be forgotten later; several at once
@@ -71,6 +73,7 @@ class WeightFilter(Method):
     floor: float = 0.1
     retain: float = 3.0
     reject: float = 1.0
+    insist: float = 1.0
     closed: float = 0.1
     start: float = 3.0
     gates: Literal["classes", "request"] = "classes"
@@ -95,7 +98,7 @@ class WeightFilter(Method):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(f"{name} must be 1 or more; got {value!r}.")
-        for name in ("retain", "reject", "closed"):
+        for name in ("retain", "reject", "insist", "closed"):
             if not 0 <= getattr(self, name) < math.inf:
                 problems.append(f"{name} must be 0 or more; got {getattr(self, name)!r}.")
         if not 0 < self.floor < math.inf:
