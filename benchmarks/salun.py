@@ -35,9 +35,9 @@ from expunge.unlearning import default_task
 
 NET = {"name": "resnet9", "width": 8}
 SETS: dict[str, dict[str, Any]] = {
-    "mnist": {"limit": 800, "recipe": {"model": NET, "epochs": 8, "lr": 0.1, "batch_size": 64}},
-    "fashion_mnist": {"limit": 1200, "recipe": {"model": NET, "epochs": 8, "lr": 0.1, "batch_size": 64}},
-    "cifar10": {"limit": 800, "recipe": {"model": NET, "epochs": 10, "lr": 0.1, "batch_size": 64}},
+    "mnist": {"limit": 3000, "recipe": {"model": NET, "epochs": 8, "lr": 0.1, "batch_size": 64}},
+    "fashion_mnist": {"limit": 3000, "recipe": {"model": NET, "epochs": 8, "lr": 0.1, "batch_size": 64}},
+    "cifar10": {"limit": 3000, "recipe": {"model": NET, "epochs": 10, "lr": 0.1, "batch_size": 64}},
 }
 REQUESTS: dict[str, dict[str, Any]] = {
     "random 10 %": {"fraction": 0.1, "seed": 0},
