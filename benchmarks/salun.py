@@ -248,27 +248,17 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     needs_data(*SETS)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    results = earlier("salun")
     for part in [asked.only] if asked.only else parts:
+        found: dict[str, Any] = {}
         if part == "cost":
-            small, large = (
-                epochs(NET, 2000, 256, 5),
-                epochs({"name": "resnet18"}, 256, 64, 2),
-            )
-            results["cost"] = {
-                "resnet9": small,
-                "resnet18": large,
+            found["cost"] = {
+                "resnet9": epochs(NET, 2000, 256, 5),
+                "resnet18": epochs({"name": "resnet18"}, 256, 64, 2),
                 "selection": selection(),
             }
         elif part == "masks":
-            results["masks"] = {name: overlaps(name) for name in SETS}
+            found["masks"] = {name: overlaps(name) for name in SETS}
         else:
-            results.setdefault("data", {})[part] = gaps(part, asked.seeds)
-        save(
-            "salun",
-            {
-                "rates": RATES,
-                "rows": ROWS,
-                **{k: v for k, v in results.items() if k in ("data", "masks", "cost")},
-            },
-        )
+            fresh = gaps(part, asked.seeds)
+            found["data"] = {**earlier("salun").get("data", {}), part: fresh}
+        save("salun", {**earlier("salun"), "rates": RATES, "rows": ROWS, **found})
