@@ -183,6 +183,7 @@ def descent_problems(settings: Mapping[str, Any]) -> list[str]:
         ("batch_size", lambda v: isinstance(v, int) and v >= 1, "a whole number, 1 or more"),
         ("momentum", lambda v: 0 <= v < 1, "from 0 to below 1"),
         ("weight_decay", lambda v: 0 <= v < math.inf, "0 or more"),
+        *((name, lambda v: v > 0, "above 0, or none") for name in ("clip_norm", "cap", "ceiling")),
     ]
     for name, good, expected in numbers:
         value = settings.get(name)

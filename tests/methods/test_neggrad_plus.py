@@ -70,5 +70,5 @@ def test_the_cap_saves_what_is_to_be_kept(train, net, three):
 
 
 def test_fields_out_of_range_are_all_named():
-    with pytest.raises(ex.ExpungeError, match=r"alpha(.|\n)*clip_norm(.|\n)*cap"):
+    with pytest.raises(ex.ExpungeError, match=r"clip_norm(.|\n)*cap(.|\n)*alpha"):
         ex.methods.NegGradPlus(alpha=2, clip_norm=0, cap=-1)

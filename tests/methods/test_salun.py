@@ -54,6 +54,24 @@ def test_only_the_salient_weights_differ_from_the_original(keep, optimizer, net,
     assert 0.8 * allowed < moved <= allowed
 
 
+def test_a_clipped_gradient_is_that_of_the_salient_weights(net, few):
+    plain = {
+        "epochs": 1,
+        "batch_size": 1000,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "mix": "shuffled",
+        "schedule": "constant",
+    }
+    lengths = {}
+    for clip in (None, 0.01):
+        out = ex.unlearn(net, few, "salun", keep=0.3, lr=0.5, clip_norm=clip, **plain).model
+        moves = [q.detach() - p.detach() for q, p in zip(out.parameters(), net.parameters())]
+        lengths[clip] = float(torch.cat([m.flatten() for m in moves]).norm())
+    assert lengths[0.01] == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert lengths[None] > 2 * lengths[0.01]
+
+
 @pytest.mark.parametrize("mix", ["shuffled", "in_turn", "together"])
 def test_a_share_of_one_is_random_labelling_to_the_bit(mix, net, few):
     one, other = (

@@ -29,6 +29,8 @@ class GradientMethod(Method):
         optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
         momentum: of SGD. Default 0.9, as in the SalUn protocol.
         weight_decay: default 5e-4, as in the SalUn protocol.
+        clip_norm: gradients, of the weights that may move, are scaled down to this norm. Default: not, unless the
+            method says so.
         schedule: `"constant"`, `"cosine"` or `"one_cycle"`.
         region: which weights may move; a `Region`, or plain data such as `{"layers": "fc*"}`. Default: all. With
             `"saliency"`, those that matter most to the forget rows, see `expunge.salient.Salient`.
@@ -41,6 +43,7 @@ class GradientMethod(Method):
     optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    clip_norm: float | None = None
     schedule: Schedule = "constant"
     region: Region | None = None
     share: InitVar[float | None] = None

@@ -42,11 +42,6 @@ class GradientAscent(GradientMethod):
         dial="lr",
     )
 
-    def field_problems(self) -> list[str]:
-        """Clipping and ceiling must be above 0."""
-        pairs = (("clip_norm", self.clip_norm), ("ceiling", self.ceiling))
-        return [f"{name} must be above 0, or none; got {v!r}." for name, v in pairs if v is not None and v <= 0]
-
     def terms(self) -> tuple[Term, ...]:
         """Forget, upwards."""
         return (Term("forget", weight=-1.0),)

@@ -49,10 +49,8 @@ class NegGradPlus(GradientMethod):
     )
 
     def field_problems(self) -> list[str]:
-        """Alpha is a share; bounds are above 0."""
-        found = [] if 0 <= self.alpha <= 1 else [f"alpha must be from 0 to 1; got {self.alpha!r}."]
-        bounds = (("clip_norm", self.clip_norm), ("cap", self.cap))
-        return found + [f"{n} must be above 0, or none; got {v!r}." for n, v in bounds if v is not None and not v > 0]
+        """Alpha is a share."""
+        return [] if 0 <= self.alpha <= 1 else [f"alpha must be from 0 to 1; got {self.alpha!r}."]
 
     def terms(self) -> tuple[Term, ...]:
         """Retain downwards, forget upwards; a term of weight 0 is left out."""

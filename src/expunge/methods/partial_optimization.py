@@ -61,14 +61,13 @@ class PartialOptimization(PartialUpdateMethod):
     )
 
     def field_problems(self) -> list[str]:
-        """As above, and the loss with its bounds."""
+        """As above, and the loss."""
         found = super().field_problems()
         if self.loss not in ("bounded", "ascent", "joint"):
             found.append(f"loss must be bounded, ascent or joint; got {self.loss!r}.")
         if not self.forget_weight > 0:
             found.append(f"forget_weight must be above 0; got {self.forget_weight!r}.")
-        bounds = (("cap", self.cap), ("ceiling", self.ceiling))
-        return found + [f"{n} must be above 0, or none; got {v!r}." for n, v in bounds if v is not None and not v > 0]
+        return found
 
     def terms(self) -> tuple[Term, ...]:
         """What each loss descends on."""

@@ -68,7 +68,7 @@ class Scrub(GradientMethod):
     )
 
     def field_problems(self) -> list[str]:
-        """Weights, bounds and the number of passes in their ranges."""
+        """Weights and the number of passes in their ranges."""
         found = []
         if not isinstance(self.max_epochs, int) or self.max_epochs < 0:
             found.append(f"max_epochs must be a whole number, 0 or more; got {self.max_epochs!r}.")
@@ -79,9 +79,6 @@ class Scrub(GradientMethod):
             found.append("labels and likeness are both 0, so nothing would be learnt on retain; set one above 0.")
         if not 0 < self.temperature < float("inf"):
             found.append(f"temperature must be above 0; got {self.temperature!r}.")
-        for name, bound in (("cap", self.cap), ("clip_norm", self.clip_norm)):
-            if bound is not None and not bound > 0:
-                found.append(f"{name} must be above 0, or none; got {bound!r}.")
         return found
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
