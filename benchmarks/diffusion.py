@@ -1,9 +1,9 @@
 """Forgetting a class in a class-conditional diffusion model, on two cores: `python benchmarks/diffusion.py digits`.
 
-`digits` is small and takes minutes; `mnist` is recipes/salun-mnist-diffusion.yaml and takes an hour. Models are kept in
-EXPUNGE_CACHE, so a second call goes on. `--no-retrain` leaves the reference out, which takes as long as the original;
-verdicts then say that there is nothing to compare with. `--only ROW` takes these methods, `--sheets FOLDER` writes the
-report with its sheets of images there.
+`digits` is small and takes minutes; `mnist` and `fashion` are recipes/salun-*-diffusion.yaml and take an hour. Models
+are kept in EXPUNGE_CACHE, so a second call goes on. `--no-retrain` leaves the reference out, which takes as long as the
+original; verdicts then say that there is nothing to compare with. `--only ROW` takes these methods, `--sheets FOLDER`
+writes the report with its sheets of images there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from expunge.pool import Pool
 from expunge.task import sample
 from expunge.unlearning import default_task
 
-MNIST = Path(__file__).parents[1] / "recipes" / "salun-mnist-diffusion.yaml"
+RECIPES = Path(__file__).parents[1] / "recipes"
 ADAM = {"optimizer": "adam", "weight_decay": 0.0, "batch_size": 64}
 TOGETHER = {"epochs": 3, "lr": 1e-3, **ADAM, "mix": "together", "alpha": 3.07}
 DIGITS = {
@@ -145,13 +145,14 @@ def unlearned(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("which", choices=("digits", "mnist"))
+    parser.add_argument("which", choices=("digits", "mnist", "fashion"))
     parser.add_argument("--no-retrain", action="store_true")
     parser.add_argument("--only", nargs="*", metavar="ROW")
     parser.add_argument("--sheets", type=Path)
     chosen = parser.parse_args()
-    if chosen.which == "mnist":
-        needs_data("mnist")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    wanted = DIGITS if chosen.which == "digits" else yaml.safe_load(MNIST.read_text())
+    wanted: dict[str, Any] = DIGITS
+    if chosen.which != "digits":
+        wanted = yaml.safe_load((RECIPES / f"salun-{chosen.which}-diffusion.yaml").read_text())
+        needs_data(wanted["data"]["name"])
     measured(chosen.which, wanted, not chosen.no_retrain, chosen.only, chosen.sheets)
