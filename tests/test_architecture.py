@@ -14,9 +14,19 @@ ROOT = Path(expunge.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # A room may use itself, those before it in its wing, and what the wing stands on; from the ground up.
-GROUND = ["errors", "largest", ("partial", "proximal", "salient", "layer_choice"), ("data", "models")]
+GROUND = ["errors", ("fields", "largest", "optimizers"), ("partial", "proximal", "salient", "layer_choice", "weights")]
+GROUND += [("data", "models")]
 GROUND += [("request", "task", "region", "io", "run", "layout", "norms", "source")]
-GROUND += ["explain", ("surrogate", "loss", "untrained"), "batching", "phase", "feed", "watch", "memory", "outputs"]
+GROUND += [
+    "explain",
+    ("surrogate", "loss", "untrained", "gone"),
+    "batching",
+    "phase",
+    "feed",
+    "watch",
+    "memory",
+    "outputs",
+]
 GROUND += ["descend", "artifact", "recipe", "pool"]
 ABOVE = ["method", ("methods", "registry"), "unlearning"]
 MAIN = [*GROUND, *ABOVE]

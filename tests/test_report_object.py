@@ -71,6 +71,20 @@ def test_results_models_and_lists_of_them(
     assert all(name in text for name in ("results", "modules", "retrain", "146"))
 
 
+def test_a_result_that_was_tuned_on_retraining_is_shown_so_under_any_name(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    request = ex.Request(train, classes=[3])
+    more: dict[str, Any] = {"of": {"name": "finetune", "epochs": 1}, "tries": 1, "recipe": recipe}
+    tuned = ex.unlearn(originals[0], request, "search", select="oracle_gap", **more)
+    plain = ex.unlearn(originals[0], request, "search", **more)
+    report = ex.audit({"best": tuned, "other": plain}, request, unseen=test, recipe=recipe, **LIGHT)
+    assert "best (tuned on retraining): " in str(report)
+    assert "other (" not in str(report)
+    assert set(report.verdicts) == {"original", "best", "other"}
+    assert [row["method"] for row in report.rows if "note" in row] == ["best"]
+
+
 def test_the_original_is_trained_where_it_is_missing(train: ex.Rows, test: ex.Rows, recipe: ex.Recipe) -> None:
     request = ex.Request(train, classes=[3])
     report = ex.audit({}, request, unseen=test, recipe=recipe, **LIGHT)
@@ -206,6 +220,9 @@ def test_a_model_of_another_architecture_is_judged_against_kept_retrainings(
         ({"relearn": 3}, "max_epochs: 20"),
         ({"seeds": 0}, "one at least"),
         ({"seeds": "0-2"}, "whole"),
+        ({"seeds": -1}, "got -1"),
+        ({"unseen": "train"}, "unseen must be rows that no model was trained on.* training rows of digits"),
+        ({"unseen": "a copy"}, "unseen must be rows that no model was trained on"),
         ({"seeds": [0, 0]}, "different"),
         ({"seeds": True}, "whole"),
         ({"recipe": 3}, "A recipe is"),
@@ -220,6 +237,8 @@ def test_what_cannot_work_is_said(
     models = settings.pop("models")
     if isinstance(models, dict):
         models = {name: [originals[0]] * n if isinstance(n, int) else n for name, n in models.items()}
+    copied = ex.Rows(train.source, train.y, ids=train.ids)
+    settings["unseen"] = {"train": train, "a copy": copied}.get(str(settings["unseen"]), settings["unseen"])
     request = settings.pop("request", ex.Request(train, classes=[3]))
     with pytest.raises(ExpungeError, match=told):
         ex.audit(models, request, **settings)
@@ -295,3 +314,43 @@ def test_audit_shows_its_parameters() -> None:
     import inspect
 
     assert {"models", "request", "unseen", "recipe", "seeds"} <= set(inspect.signature(ex.audit).parameters)
+
+
+def test_unseen_rows_with_ids_of_training_rows_are_noted(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows
+) -> None:
+    def named(rows: ex.Rows, ids: list[str]) -> ex.Rows:
+        return ex.Rows(rows.source, rows.y, ids=ids, classes=rows.classes, scale=rows.scale)
+
+    own = named(train, [f"r{i}" for i in range(len(train))])
+    request, models = ex.Request(own, classes=[3]), {"original": originals[0]}
+
+    def notes(unseen: ex.Rows) -> list[str]:
+        report = ex.audit(models, request, unseen=unseen, seeds=1, attacks=["loss"], relearn=False)
+        return [note for note in report.results["notes"] if "id of a training row" in note]
+
+    shared = ["r1", "r2", *(f"t{i}" for i in range(len(test) - 2))]
+    assert len(notes(named(test, shared))) == 1
+    assert notes(named(test, shared))[0].startswith(f"2 of {len(test)} unseen rows have the id of a training row, e.g.")
+    assert notes(named(test, [f"t{i}" for i in range(len(test))])) == []
+    assert notes(test) == []  # its ids are positions
+
+
+def test_positions_as_text_are_no_ids_of_ones_own(train: ex.Rows, test: ex.Rows) -> None:
+    from expunge.data.unseen import shared_ids
+
+    def numbered(rows: ex.Rows) -> ex.Rows:
+        return ex.Rows(rows.source, rows.y, ids=[str(i) for i in range(len(rows))])
+
+    assert shared_ids(numbered(test), numbered(train)) == []
+
+
+def test_what_methods_have_to_say_stands_in_the_notes(originals, recipe, train, test) -> None:
+    request = ex.Request(train, classes=[3])
+    idle = [ex.unlearn(model, request, "ssd", alpha=1e6) for model in originals]
+    svd = [ex.unlearn(originals[0], request, "svd_forget", scale_retain=(1e3,), scale_forget=(1e-3, 2e-3))]
+    report = ex.audit({"ssd": idle, "svd": svd}, request, unseen=test, recipe=recipe, **LIGHT)
+    said = [note for note in report.results["notes"] if note.startswith(("ssd", "svd"))]
+    assert len([note for note in said if "No weight was dampened" in note]) in (1, 2)  # the figures in it may differ
+    assert "svd: No pair of scales did better" in "\n".join(said)
+    assert all(f"Note: {note[:30]}" in " ".join(str(report).split()) for note in said)

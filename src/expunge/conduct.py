@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,10 @@ def conduct(experiment: Experiment, *, jobs: int = 1, force: bool = False, comma
     entrants = {row: [m[row] for m in made] for row in made[0]}
     report = _judged(experiment, entrants, command)
     if experiment.ledger is not None:
-        report.results["ledger"] = retraced(experiment, made[0])
+        try:
+            report.results["ledger"] = retraced(experiment, made[0])
+        except ExpungeError as error:  # a ledger that was purged, or is damaged, must not cost the report
+            report.results["notes"].append(f"The ledger cannot be retraced, so its curves are left out: {error}")
     report.save(experiment.out, force=True)
     return report
 
@@ -156,6 +160,7 @@ def _unlearned(
         raise ExpungeError(f"{row}, seed {seed}: {error}") from error
     facts = io.plain(facts_of(result, experiment.unseen))
     about = {"key": io.plain(key), "seconds": result.seconds, "examples": result.log.examples, "facts": facts}
+    about["digest"] = io.model_digest(result.model)
     io.save_weights(path, result.model, about)
     return Entrant(result.model, Cost(result.seconds, result.log.examples), "unlearned", method.to_config(), facts)
 
@@ -204,6 +209,9 @@ def _kept(path: Path, key: Mapping[str, Any], like: nn.Module) -> Entrant | None
         return None  # damaged: it is made again
     if about.get("key") != io.plain(key):
         return None
+    if about.get("digest") != io.model_digest(model):
+        warnings.warn(f"{path} is damaged: its checksum does not match; it is made anew.", stacklevel=2)
+        return None
     cost = Cost(about["seconds"], about["examples"], cached=True)
     return Entrant(model, cost, "unlearned", dict(key["method"]), about.get("facts", {}))
 
@@ -224,8 +232,11 @@ def _left_by_run(experiment: Experiment) -> dict[str, list[Path]]:
 
 def _loaded(experiment: Experiment, path: Path) -> Entrant:
     model, about = experiment.load(path)
+    if about.get("digest", digest := io.model_digest(model)) != digest:
+        raise ExpungeError(f"{path} is damaged: its checksum does not match. expunge run makes it again.")
     cost = Cost(about.get("seconds"), about.get("examples"), cached=True)
-    return Entrant(model, cost, "given", about.get("key", {}).get("method", {}), about.get("facts", {}))
+    method = about.get("key", about).get("method")  # of a run, or of `expunge unlearn`
+    return Entrant(model, cost, "given", method if isinstance(method, Mapping) else {}, about.get("facts", {}))
 
 
 def _judged(experiment: Experiment, entrants: Mapping[str, Sequence[Entrant]], command: str | None) -> Report:

@@ -29,11 +29,14 @@ from expunge.audit.relearn import Relearn
 from expunge.audit.subject import Cost
 from expunge.data.adapt import rows_like
 from expunge.data.rows import Rows
+from expunge.data.unseen import shared_ids
 from expunge.errors import ExpungeError, UnknownName, raise_if
-from expunge.method import Result, history
+from expunge.gone import history
+from expunge.method import Result
 from expunge.pool import Pool
 from expunge.recipe import Recipe, TrainedBy, as_recipe
 from expunge.report import draw, summary
+from expunge.report.tuned import TUNED, is_tuned
 from expunge.request import Request
 from expunge.run import Run
 from expunge.task import Diffusion, Task
@@ -61,7 +64,7 @@ class Report:
 
         First `method, seed, ua, ra, ta, tfa, mia, avg_gap, tow, seconds, verdict`, then every other number; of
         denoisers `recognised, others, fid` in place of ua to tow. A number that could not be had is None here;
-        `results` says why.
+        `results` says why. A row that was tuned on a retrained model has a `note` that says so.
         """
         return [_row(entry) for entry in self.results["models"]]
 
@@ -154,6 +157,7 @@ def audit(
         results = judge_generation(entrants, request, unseen_rows, task, pool, store, terms)
     else:
         results = judge(entrants, request, unseen_rows, task, pool, terms)
+    results["notes"] += shared_ids(unseen_rows, request.rows)
     return Report(results, _manifest(results, request, unseen_rows, known, terms, command))
 
 
@@ -170,9 +174,9 @@ def make_terms(
         ExpungeError: seeds that are no whole numbers, an unknown attack, settings that relearning or generation does
             not have.
     """
-    numbers: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    numbers: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0 else seeds
     if not isinstance(numbers, (Sequence, np.ndarray)) or not all(_is_seed(s) for s in numbers):
-        raise ExpungeError(f"seeds must be a number of seeds or a list of them, whole and 0 or more; got {seeds!r}.")
+        raise ExpungeError(f"seeds must be how many, one at least, or a list of whole numbers from 0; got {seeds!r}.")
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     how = None if generation is None else Generation.of(generation)
     return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn), examples, generation=how)
@@ -241,11 +245,11 @@ def _other_requests(given: Mapping[str, Sequence[Any]], request: Request) -> lis
 
 
 def facts_of(result: Result, unseen: Rows) -> dict[str, Any]:
-    """What a method measured on its way; where it learned gates, also how these explain the classes, on unseen rows."""
-    gated = result.made.get("gates")
-    if not isinstance(gated, Gated):
-        return result.log.facts
-    return {**result.log.facts, "explained": explained(gated, unseen, result.request.classes)}
+    """What a method measured and had to say; where it learned gates, also how these explain classes, on unseen rows."""
+    facts = {**result.log.facts, **({"notes": result.log.notes} if result.log.notes else {})}
+    if isinstance(gated := result.made.get("gates"), Gated):
+        facts["explained"] = explained(gated, unseen, result.request.classes)
+    return facts
 
 
 def _entrant(name: str, given: Any, unseen: Rows) -> Entrant:
@@ -281,7 +285,8 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
     row = {"method": entry["method"], "seed": entry["seed"], **leading}
     row |= {"seconds": cost["seconds"], "verdict": entry["verdict"]}
     row |= {n: value for n, value in numbers.items() if n not in leading}
-    return {**row, "cost_ratio": cost["ratio"], "examples": cost["examples"]}
+    row |= {"cost_ratio": cost["ratio"], "examples": cost["examples"]}
+    return {**row, "note": TUNED} if is_tuned(entry.get("settings")) else row
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -24,6 +24,11 @@ CONVERT = (
     "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'), and give that file."
 )
 
+WRAPPED = {  # what wrappers put before every name, and what to save in their place
+    "module.": "a DataParallel or DistributedDataParallel model do; save model.module",
+    "_orig_mod.": "a model from torch.compile do; save model._orig_mod",
+}
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Make a file by writing a temporary one beside it and renaming; an old file stays intact if that fails.
@@ -167,6 +172,10 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
 def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Put tensors into a model, in place, if every one of them fits; see `load_weights`."""
     state = model.state_dict()
+    for prefix, whole in WRAPPED.items():
+        inside = all(name.startswith(prefix) for name in tensors)
+        if tensors and inside and not any(name.startswith(prefix) for name in state):
+            raise ExpungeError(f"{source}: all names begin with {prefix!r}, as those of {whole}.state_dict() instead.")
     problems = [f"{source} lacks {name}, which the model has." for name in state if name not in tensors]
     problems += [f"{source} has {name}, which the model does not have." for name in tensors if name not in state]
     problems += [
@@ -185,14 +194,24 @@ def output_folder(path: Path, force: bool = False) -> Path:
         ExpungeError: it cannot be made or written, or holds files already.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise ExpungeError(f"{path} is a file; give a folder for the output.")
-    if path.is_dir() and any(path.iterdir()) and not force:
-        raise ExpungeError(f"{path} is not empty; choose another folder, or --force to write into it all the same.")
+    raise_if(folder_problems(path, force))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
     except OSError as error:
         raise ExpungeError(f"{path} cannot be written: {error}") from error
     return path
+
+
+def folder_problems(path: Path, force: bool = False) -> list[str]:
+    """Why `output_folder` would refuse a folder, a sentence each; nothing is made."""
+    if path.is_dir() and any(path.iterdir()) and not force:
+        return [f"{path} is not empty; choose another folder, or --force to write into it all the same."]
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        deeper = f"{path} cannot be written: {there} is a file."
+        return [f"{path} is a file; give a folder for the output." if there == path else deeper]
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return []
+    except OSError as error:
+        return [f"{path} cannot be written: {error}"]

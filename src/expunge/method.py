@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
@@ -16,13 +16,18 @@ from expunge.artifact.ledger import Ledger, Settings
 from expunge.artifact.saliency import measured
 from expunge.data.rows import Rows
 from expunge.descend import Checkpoint, Log, descend
-from expunge.errors import ExpungeError, raise_if
+from expunge.errors import Diverged, ExpungeError, raise_if
+from expunge.fields import Typed
+from expunge.gone import remember
+from expunge.outputs import finite_problems
 from expunge.phase import Phase
 from expunge.pool import Pool
 from expunge.region import Region
 from expunge.request import Request
 from expunge.run import Run
+from expunge.source import describe_function
 from expunge.task.base import Task
+from expunge.weights import dense_problems, differ, moved_share
 
 
 @dataclass(frozen=True)
@@ -108,14 +113,19 @@ class Job:
                 rows of a term's own.
             checkpoint: is shown the model after every epoch. Default: none.
         """
-        if region is not None:
-            region = measured(region, model, self.request, self.task, self.run, self.scores, self.log)
+        region = self.settled(model, region)
         whole = {"retain": self.request.keep, "forget": self.request.forget, **(parts or {})}
         self.log.add(descend(model, self.request.rows, whole, self.task, phases, self.run, region, checkpoint))
 
+    def settled(self, model: nn.Module, region: Region | None) -> Region | None:
+        """The region with the share by saliency that it may ask for, measured on the model as it is, as masks."""
+        if region is None:
+            return None
+        return measured(region, model, self.request, self.task, self.run, self.scores, self.log)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(Typed):
     """A way to unlearn, as an immutable description; its fields are the hyper-parameters."""
 
     name: ClassVar[str]
@@ -142,7 +152,7 @@ class Method(ABC):
         if task.family not in self.card.families:
             found.append(f"{self.name} works on {', '.join(sorted(self.card.families))}; this is a {task.family}.")
         found += [f"{self.name} {what}" for need, what in NEEDED.items() if need in self.card.needs - set(given)]
-        return found
+        return found + dense_problems(model)
 
     def ledger_problems(self, settings: Settings) -> list[str]:
         """Why a ledger with these settings does not serve this method, a sentence each."""
@@ -205,7 +215,7 @@ class Result:
         old = self.request
         request = Request(old.rows, classes=classes, gone=old.rows.ids[old.gone.numpy()])
         out = self.method.forgetting(self.made, request)
-        _remember(out, out, request)
+        remember(out, out, request)
         return out
 
     @property
@@ -216,22 +226,6 @@ class Result:
             f"{self.method}: {self.log.steps:,} steps on {self.log.examples:,} examples in {self.seconds:.1f} s, "
             f"{100 * self.moved:.1f} % of the weights moved{stopped}"
         )
-
-
-def history(model: nn.Module, request: Request) -> list[Any]:
-    """The ids of this request's data that earlier requests removed from this model.
-
-    Raises:
-        ExpungeError: the model has forgotten rows, but of data that is not this data, and the request names none.
-    """
-    gone: Mapping[str, list[Any]] = getattr(model, "_expunge_gone", {})
-    if gone and request.rows.hash not in gone and not len(request.gone):
-        raise ExpungeError(
-            "This model has forgotten rows of other data, or of this data loaded otherwise, so they cannot be found "
-            "here and would be trained back in. Give the rows that the earlier request was made on, or name what is "
-            "gone: Request(..., gone=ids)."
-        )
-    return list(gone.get(request.rows.hash, []))
 
 
 def check(
@@ -257,36 +251,30 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
     work = copy.deepcopy(model)
     modes = {name: module.training for name, module in work.named_modules()}
     began = time.perf_counter()
-    out = method.apply(work, job)
+    try:
+        out = method.apply(work, job)
+    except Diverged:
+        raise_if(_at_fault(model, method, job))
+        raise
     seconds = time.perf_counter() - began
     if not isinstance(out, nn.Module):
         raise ExpungeError(f"{method.name}.apply must return a module; it returned {type(out).__name__}.")
     for name, module in out.named_modules():
         module.training = modes.get(name, model.training)
     out.zero_grad(set_to_none=True)
-    if method.card.removes:
-        _remember(out, model, job.request)
+    if method.card.removes and differ(model, out):
+        remember(out, model, job.request)
     return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out), job.made)
 
 
-def moved_share(before: nn.Module, after: nn.Module) -> float:
-    """The share of parameter entries whose values differ, from 0 to 1; 1 for another architecture."""
-    old = dict(before.named_parameters())
-    changed = total = 0
-    for name, p in after.named_parameters():
-        total += p.numel()
-        if name in old and old[name].shape == p.shape:
-            changed += int(torch.count_nonzero(p.detach().cpu() != old[name].detach().cpu()))
-        else:
-            changed += p.numel()
-    return changed / max(total, 1)
-
-
-def _remember(out: nn.Module, model: nn.Module, request: Request) -> None:
-    """Write into the model which rows it has forgotten, so that a later request never hands them back."""
-    gone = dict(getattr(model, "_expunge_gone", {}))
-    ids = request.rows.ids[torch.cat([request.gone, request.forget]).sort().values.numpy()]
-    out._expunge_gone = {**gone, request.rows.hash: ids.tolist()}  # type: ignore[assignment]
+def _at_fault(model: nn.Module, method: Method, job: Job) -> list[str]:
+    """What is wrong with the model as it was on the rows that a method read, where its loss was not finite."""
+    if job.task.family != "classifier":
+        return []
+    parts = {"retain": job.request.keep, "forget": job.request.forget}
+    return finite_problems(
+        model, job.task, job.request.rows, torch.cat([parts[p] for p in parts if p in method.card.needs])
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -296,4 +284,6 @@ def _plain(value: Any) -> Any:
         return value.to_config()
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
+    if callable(value):
+        return describe_function(value)
     return value

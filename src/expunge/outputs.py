@@ -40,6 +40,18 @@ def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = N
             module.training = mode
 
 
+def finite_problems(model: nn.Module, task: Task, rows: Rows, index_N: Tensor) -> list[str]:
+    """That the model itself answers some of these rows with NaN or infinity; arguments as for `outputs`."""
+    bad_N = ~torch.isfinite(outputs(model, task, rows, index_N)).all(1)
+    if not bad_N.any():
+        return []
+    ids = rows.ids[index_N[bad_N][:3].numpy()].tolist()
+    return [
+        f"The model itself returns NaN or infinity for rows of {rows.name}, e.g. {ids}, so nothing can be learned on "
+        "them. Repair the model, or leave these rows out."
+    ]
+
+
 def percent_right(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = None) -> float:
     """The percentage of rows whose largest score is that of their label; 0 of no rows. Arguments as for `outputs`."""
     y_N = rows.y if index_N is None else rows.y[index_N]

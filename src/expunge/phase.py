@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from expunge.batching import grouped, shuffled
 from expunge.data.rows import Rows
 from expunge.errors import UnknownName, raise_if
 from expunge.loss import Loss
+from expunge.optimizers import Make, make_optimizer, optimizer_problems
 from expunge.surrogate.base import Surrogate
 
 Mix = Literal["together", "in_turn", "shuffled"]
@@ -28,7 +29,6 @@ Until = Callable[[nn.Module], str]
 
 MIXES = ("together", "in_turn", "shuffled")
 SCHEDULES = ("constant", "cosine", "one_cycle")
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ class Phase:
         lr: the rate, at its peak, above 0.
         batch_size: rows in a batch at most; parts are cut into batches of nearly equal size. Default 256, as in
             the SalUn protocol.
-        optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
-        momentum: of SGD, from 0 to below 1. Default 0.9.
+        optimizer: `"sgd"` (default), `"adam"`, `"adamw"` or another name of `torch.optim`, see `expunge.optimizers`; or
+            a function of the weights that returns one, with settings of its own. Either follows `lr` and `schedule`.
+        momentum: of SGD and those of the others that have it, from 0 to below 1. Default 0.9.
         weight_decay: 0 or more; decoupled with AdamW. Default 5e-4.
         schedule: how the rate moves over the phase: `"constant"` (default), `"cosine"` to 0, or `"one_cycle"`: up
             over the first quarter, then by a cosine to 0.
@@ -85,7 +86,7 @@ class Phase:
     epochs: int
     lr: float
     batch_size: int = 256
-    optimizer: str = "sgd"
+    optimizer: str | Make = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Schedule = "constant"
@@ -112,12 +113,9 @@ class Phase:
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         """A fresh optimiser over these parameters, fused where PyTorch can."""
-        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
-        if self.optimizer == "sgd":
-            settings |= {"momentum": self.momentum}
-        plain = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-        settings |= {"fused": plain}
-        return OPTIMIZERS[self.optimizer](parameters, **settings)
+        return make_optimizer(
+            self.optimizer, parameters, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum
+        )
 
     def rate(self, progress: float) -> float:
         """The factor on `lr` after this share (0 to 1) of the phase's steps."""
@@ -191,14 +189,12 @@ def descent_problems(settings: Mapping[str, Any]) -> list[str]:
             continue
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not good(value):
             found.append(f"{name} must be {expected}; got {value!r}.")
-    for name, kind, known in (
-        ("optimizer", "optimizer", OPTIMIZERS),
-        ("schedule", "schedule", SCHEDULES),
-        ("mix", "mix", MIXES),
-    ):
+    if settings.get("optimizer") is not None:
+        found += optimizer_problems(settings["optimizer"])
+    for name, known in (("schedule", SCHEDULES), ("mix", MIXES)):
         value = settings.get(name)
         if value is not None and (not isinstance(value, str) or value not in known):
-            found.append(str(UnknownName(kind, value, known)))
+            found.append(str(UnknownName(name, value, known)))
     return found
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from expunge.artifact import Store, TrainingCheckpoint
 from expunge.artifact.ledger import Ledger
 from expunge.data.rows import Rows
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, raise_if
 from expunge.io import fit_weights
 from expunge.recipe import Recipe, TrainedBy, ledger_folder, training_key
 from expunge.run import Run
@@ -113,6 +113,7 @@ class Pool:
         if self.store is None:
             model, log = self.recipe.train(self.rows, index, run)
             return Trained(model, log.seconds, log.examples, cached=False)
+        raise_if(self.store.problems())
         checkpoint = TrainingCheckpoint(self.store.folder(key) / "unfinished.safetensors")
         if ledger is not None and isinstance(self.recipe, Recipe):
             model, log = self.recipe.train(self.rows, index, run, checkpoint, ledger)

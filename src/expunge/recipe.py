@@ -21,6 +21,7 @@ from expunge.data.rows import Rows
 from expunge.descend import Checkpoint, Log, descend
 from expunge.errors import ExpungeError, raise_if
 from expunge.io import index_digest
+from expunge.optimizers import Make
 from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.run import Precision, Run
 from expunge.source import describe_function
@@ -56,8 +57,9 @@ class Recipe:
         epochs: passes over the data, 0 or more. Default 10.
         lr: the peak rate, above 0. Default 0.05.
         batch_size: rows in a batch at most. Default 128.
-        optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
-        momentum: of SGD. Default 0.9.
+        optimizer: `"sgd"` (default), `"adam"`, `"adamw"` or another name of `torch.optim`, such as `"rmsprop"`; or a
+            function of the weights that returns one.
+        momentum: of SGD, and of others that have it. Default 0.9.
         weight_decay: default 5e-4.
         schedule: `"one_cycle"` (default), `"cosine"` or `"constant"`.
         label_smoothing: from 0 (default) to below 1.
@@ -80,7 +82,7 @@ class Recipe:
     epochs: int = 10
     lr: float = 0.05
     batch_size: int = 128
-    optimizer: str = "sgd"
+    optimizer: str | Make = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Schedule = "one_cycle"
@@ -211,6 +213,8 @@ class Recipe:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if callable(self.model):
             fields["model"] = describe_function(self.model)
+        if callable(self.optimizer):
+            fields["optimizer"] = describe_function(self.optimizer)
         del fields["ledger"]  # the weights do not depend on it
         if self.diffusion is None:
             del fields["diffusion"]

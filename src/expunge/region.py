@@ -251,6 +251,15 @@ class Region:
         return {**chosen, "batchnorm": self.batchnorm}
 
     @classmethod
+    def from_fields(cls, region: Any, share: float | None, whose: str) -> Region | None:
+        """The region of a method from its fields: `share` belongs to `region="saliency"`."""
+        if share is not None:
+            if region != "saliency":
+                raise ExpungeError(f"{whose}: share goes with region='saliency'; the share of salun is its keep.")
+            region = {"saliency": share}
+        return cls.from_config(region)
+
+    @classmethod
     def from_config(cls, config: Region | Mapping[str, Any] | str | None) -> Region | None:
         """A region from plain data: `"all"`, `"saliency"`, `{"layers": "fc*"}` or `{"last": 2}`.
 

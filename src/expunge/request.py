@@ -6,7 +6,6 @@ request). Gone rows are never handed back as retain data; with two states a seco
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from torch import Tensor
 
 from expunge.data.adapt import as_rows
 from expunge.data.classes import label
+from expunge.data.ids import listed, read_ids, separated
 from expunge.data.rows import Rows
-from expunge.data.split import stratified
+from expunge.data.split import check_seed, stratified
 from expunge.errors import ExpungeError, raise_if
 
 KEEP, FORGET, GONE = 0, 1, 2
@@ -56,7 +56,7 @@ class Request:
         fraction: a random share of all rows not yet gone, above 0 and below 1.
         seed: of the random share. Default 0.
         stratify: draw the random share class by class in proportion. Default no, as in the SalUn protocol.
-        gone: ids that earlier requests removed from the model.
+        gone: what earlier requests removed from the model: ids as above, or a request on the same data.
 
     Raises:
         ExpungeError: nothing selected, everything selected, unknown classes or ids, rows that are already gone, or
@@ -73,20 +73,14 @@ class Request:
         fraction: float | None = None,
         seed: int = 0,
         stratify: bool = False,
-        gone: Iterable[Hashable] = (),
+        gone: Iterable[Hashable] | Request | str | Path = (),
     ) -> None:
         given = {"classes": classes, "ids": ids, "where": where, "fraction": fraction}
-        chosen = [name for name, value in given.items() if value is not None]
-        if len(chosen) != 1:
-            raise ExpungeError(
-                f"A request names its rows in exactly one way, by {', '.join(given)}; "
-                f"got {' and '.join(chosen) or 'none of them'}."
-            )
+        check_form(**given, seed=seed)
+        (how,) = (name for name, value in given.items() if value is not None)
         self.rows: Rows = as_rows(data)
         self.state = torch.zeros(len(self.rows), dtype=torch.int8)
-        gone_ids = _items(gone)
-        if gone_ids:
-            self.state[self.rows.positions(gone_ids)] = GONE
+        self.state[self._positions(gone)] = GONE
         self.classes: tuple[int, ...] = ()
         if classes is not None:
             self.classes = self._labels(classes)
@@ -95,12 +89,12 @@ class Request:
         elif ids is not None:
             selected = self._by_ids(ids)
         elif where is not None:
-            selected = torch.tensor([i for i in range(len(self.rows)) if where(self._row(i))], dtype=torch.long)
+            selected = torch.tensor([i for i in range(len(self.rows)) if self._answer(where, i)], dtype=torch.long)
             selected = selected[self.state[selected] != GONE]
         else:
             selected = self._by_fraction(fraction, seed, stratify)
         self.state[selected] = FORGET
-        self._check(f"{chosen[0]}={_short(given[chosen[0]])}")
+        self._check(f"{how}={_short(given[how])}")
 
     # -- what it says ------------------------------------------------------------------------------------------
 
@@ -149,18 +143,16 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request: {self.text}>"
 
-    def after(self, gone: Iterable[Hashable] | Request) -> Request:
+    def after(self, gone: Iterable[Hashable] | Request | str | Path) -> Request:
         """The same request on a model from which other rows have gone already.
 
         Args:
-            gone: ids, or an earlier request on the same data (its forget and gone rows are gone now).
+            gone: ids, their file, or an earlier request on the same data (its forget and gone rows are gone now).
 
         Raises:
             ExpungeError: a row to be forgotten is among them, or nothing would be left to forget.
         """
-        if isinstance(gone, Request):
-            gone = [gone.rows.ids[i] for i in torch.cat([gone.forget, gone.gone]).tolist()]
-        index = self.rows.positions(gone)
+        index = self._positions(gone)
         index = index[self.state[index] != GONE]
         if not len(index):
             return self
@@ -175,12 +167,13 @@ class Request:
 
     # -- how rows are chosen -----------------------------------------------------------------------------------
 
-    def _labels(self, classes: Sequence[int | str]) -> tuple[int, ...]:
+    def _labels(self, classes: Any) -> tuple[int, ...]:
         names = self.rows.classes
-        if isinstance(classes, (str, int, np.integer)):
-            classes = [classes]
+        several = classes.tolist() if isinstance(classes, (Tensor, np.ndarray)) else classes
+        if isinstance(several, str) or not isinstance(several, Iterable):
+            several = [several]
         labels, problems = set(), list[str]()
-        for c in classes:
+        for c in several:
             try:
                 labels.add(label(c, names))
             except ExpungeError as error:
@@ -188,17 +181,25 @@ class Request:
         raise_if(problems)
         return tuple(sorted(labels))
 
-    def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:
-        wanted = read_ids(ids) if isinstance(ids, (str, Path)) else _items(ids)
+    def _positions(self, ids: Iterable[Hashable] | Request | str | Path) -> Tensor:
+        """Where the rows with these ids are, in the order given."""
+        if isinstance(ids, Request):
+            ids = ids.rows.ids[torch.cat([ids.forget, ids.gone]).numpy()]
+        wanted: list[Any] = list(read_ids(ids)) if isinstance(ids, (str, Path)) else listed(ids)
         if self.rows.ids.dtype.kind in "iu":
             wanted = [int(i) if isinstance(i, str) and i.strip().lstrip("-").isdecimal() else i for i in wanted]
-        selected: Tensor = torch.unique(self.rows.positions(wanted))
+        try:
+            return self.rows.positions(wanted)
+        except ExpungeError as error:
+            told = separated(wanted, ids) if isinstance(ids, (str, Path)) else ""
+            raise ExpungeError(f"{error} {told}".rstrip()) from error
+
+    def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:
+        selected: Tensor = torch.unique(self._positions(ids))
         self._refuse_gone(selected[self.state[selected] == GONE])
         return selected
 
-    def _by_fraction(self, fraction: float | None, seed: int, stratify: bool) -> Tensor:
-        if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
-            raise ExpungeError(f"fraction must lie between 0 and 1 (both excluded); got {fraction!r}.")
+    def _by_fraction(self, fraction: Any, seed: int, stratify: bool) -> Tensor:
         there = (self.state == KEEP).nonzero().flatten()
         size = round(float(fraction) * len(there))
         if stratify and size:
@@ -209,6 +210,16 @@ class Request:
     def _row(self, i: int) -> Row:
         label = int(self.rows.y[i])
         return Row(self.rows.ids[i], label, self.rows.classes[label], self.rows.x(torch.tensor([i]))[0])
+
+    def _answer(self, where: Callable[[Row], bool], i: int) -> bool:
+        answer: object = where(self._row(i))
+        try:
+            return bool(answer)
+        except (TypeError, ValueError, RuntimeError) as error:  # an array or tensor of several answers
+            raise ExpungeError(
+                "where is asked of one row after another, and must say true or false of it; it returned "
+                f"{_short(repr(answer))}."
+            ) from error
 
     # -- what is refused ---------------------------------------------------------------------------------------
 
@@ -236,33 +247,27 @@ class Request:
         raise_if(problems)
 
 
-def read_ids(path: str | Path) -> list[str]:
-    """The ids in a text file (one a line) or a CSV file (the column `id`, or else the first column).
+def check_form(
+    *, classes: Any = None, ids: Any = None, where: Any = None, fraction: Any = None, seed: Any = 0, **more: Any
+) -> None:
+    """Refuse what no data could make a request of; see `Request`.
 
     Raises:
-        ExpungeError: the file cannot be read, or holds no id.
+        ExpungeError: rows named in no way or in several, a fraction, seed or function that is none.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExpungeError(f"The ids in {path} cannot be read: {error}. Give a text or CSV file.") from error
-    if path.suffix.lower() == ".csv":
-        lines = [line for line in csv.reader(text.splitlines()) if line]
-        header = [cell.strip().lower() for cell in lines[0]] if lines else []
-        column = header.index("id") if "id" in header else 0
-        lines = lines[1:] if "id" in header else lines
-        ids = [line[column].strip() for line in lines if len(line) > column]
-    else:
-        ids = [line.strip() for line in text.splitlines()]
-    ids = [i for i in ids if i]
-    if not ids:
-        raise ExpungeError(f"{path} holds no ids; expected one a line, or a CSV file with a column 'id'.")
-    return ids
-
-
-def _items(ids: Iterable[Hashable] | Tensor) -> list[Hashable]:
-    return ids.tolist() if isinstance(ids, Tensor) else list(ids)  # tensors do not compare as ids do
+    given = {"classes": classes, "ids": ids, "where": where, "fraction": fraction}
+    chosen = [name for name, value in given.items() if value is not None]
+    if len(chosen) != 1:
+        raise ExpungeError(
+            f"A request names its rows in exactly one way, by {', '.join(given)}; "
+            f"got {' and '.join(chosen) or 'none of them'}."
+        )
+    if where is not None and not callable(where):
+        raise ExpungeError(f"where is a function of a Row that says whether the row must go; got {where!r}.")
+    if fraction is not None:
+        if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
+            raise ExpungeError(f"fraction must lie between 0 and 1 (both excluded); got {fraction!r}.")
+        check_seed(seed)
 
 
 def _short(value: Any) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -13,15 +14,16 @@ from expunge.artifact.ledger import Ledger
 from expunge.artifact.saliency import BATCH, kept, measure
 from expunge.data.adapt import rows_like
 from expunge.errors import ExpungeError, raise_if
+from expunge.gone import history
 from expunge.loss import Loss
-from expunge.method import Job, Method, Result, check, history, perform
+from expunge.method import Job, Method, Result, check, perform
 from expunge.pool import Pool
 from expunge.recipe import Recipe, as_recipe
 from expunge.registry import make, suitable
 from expunge.request import Request
 from expunge.run import Run
 from expunge.salient import Aggregation
-from expunge.task import Task, task_of
+from expunge.task import Classification, Diffusion, Task, task_of
 
 
 def default_task(request: Request, model: nn.Module | None = None, recipe: Any = None) -> Task:
@@ -32,9 +34,27 @@ def default_task(request: Request, model: nn.Module | None = None, recipe: Any =
         model: says by its kind what it computes, see `task_of`. Default: a classifier.
         recipe: how it was trained, which for denoisers says how noise is added.
     """
+    return task_of(model, request.rows, _left_out(request), recipe.diffusion if isinstance(recipe, Recipe) else None)
+
+
+def _part_of(model: Any) -> str:
+    """Where the module is in a pipeline."""
+    return " Give its .unet, with task=expunge.task.TextToImage.of(pipeline, rows)." if hasattr(model, "unet") else ""
+
+
+def _left_out(request: Request) -> tuple[int, ...]:
+    """The classes of which no row stays."""
     left = set(request.rows.y[request.keep].tolist())
-    without = tuple(c for c in range(request.rows.num_classes) if c not in left)
-    return task_of(model, request.rows, without, recipe.diffusion if isinstance(recipe, Recipe) else None)
+    return tuple(c for c in range(request.rows.num_classes) if c not in left)
+
+
+def _asked_for(task: Task | None, request: Request, model: nn.Module, recipe: Any = None) -> Task:
+    """The task that is given, without the classes that are gone or must go, or the default one."""
+    if task is None:
+        return default_task(request, model, recipe)
+    if not isinstance(task, (Classification, Diffusion)):
+        return task
+    return replace(task, without=tuple(sorted({*task.without, *_left_out(request)})))
 
 
 def unlearn(
@@ -57,7 +77,8 @@ def unlearn(
             diffusers; it is not touched.
         request: what must go. Rows that this model forgot by earlier requests count as gone.
         method: a method's name, see `expunge methods`, or a method.
-        task: what the model computes. Default: classification over the data's classes; for a `UNet2DModel`, diffusion.
+        task: what the model computes; classes that must go are left out of its labels. Default: classification over the
+            data's classes; for a `UNet2DModel`, diffusion.
         recipe: how the model was trained, for methods that need it; methods that descend then also augment as it does.
         ledger: the updates of the model's training, or their folder, for methods that take them back. Default: where
             the recipe that trained this model object in this process recorded them, if it did.
@@ -77,16 +98,19 @@ def unlearn(
         >>> result = unlearn(model, request, "finetune", epochs=3)  # doctest: +SKIP
     """
     if not isinstance(model, nn.Module):
-        raise ExpungeError(f"The model must be a torch.nn.Module; got {type(model).__name__}.")
+        raise ExpungeError(f"The model must be a torch.nn.Module; got {type(model).__name__}.{_part_of(model)}")
     if not isinstance(request, Request):
         raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
     if isinstance(method, str):
         method = make(method, fields)
+    elif not isinstance(other := cast(object, method), Method):
+        got = f"the class {other.__name__}: make one of it" if isinstance(other, type) else repr(other)
+        raise ExpungeError(f"The method is a name, such as 'finetune', or an instance, FineTune(epochs=3); got {got}.")
     elif fields:
         raise ExpungeError(f"{', '.join(fields)}: set fields on the method itself, {type(method).__name__}(...).")
     request = request.after(history(model, request))
     known = as_recipe(recipe) if recipe is not None else None
-    task = task or default_task(request, model, known)
+    task = _asked_for(task, request, model, known)
     ledger = ledger if ledger is not None else getattr(model, "_expunge_ledger", None)
     opened = Ledger(ledger) if isinstance(ledger, (str, Path)) else ledger
     if opened is not None and opened.about is None:
@@ -138,9 +162,11 @@ def saliency(
     Cost: one forward and backward pass over the forget rows, one row at a time but for `"abs_of_sum"`.
     """
     request = request.after(history(model, request))
-    task = task or default_task(request, model)
+    task = _asked_for(task, request, model)
     raise_if(task.problems(model, request.rows.take(request.keep[:2])))
     run = replace(run or Run(), device=(run or Run()).device_of(model))
+    if any(p.device.type != run.device_of(model).type for p in model.parameters()):
+        model = copy.deepcopy(model)  # the caller's stays where it is
     rows, index = request.rows, request.forget
     if loss is not None:
         return measure(model, rows, index, task, run, aggregation, loss, batch_size)

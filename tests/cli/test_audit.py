@@ -57,13 +57,16 @@ def test_the_models_of_a_run_are_judged_to_the_same_numbers(
 
 def test_a_run_with_rows_whose_names_are_no_file_names(expunge: Shell, tmp_path: Path) -> None:
     methods = [{"name": "finetune", "row": "a/b: c", "epochs": 1}]
+    methods += [{"name": "gradient_ascent", "row": "a_b: c", "lr": 0.1}, {"name": "random_label", "row": "A_b: C"}]
     file = write_yaml(tmp_path / "run.yaml", SMALL, methods=methods, out=str(tmp_path / "out"))
     assert expunge("run", file).code == 0
     before = numbers(tmp_path / "out")
     outcome = expunge("audit", file)
     assert outcome.code == 0, outcome.err
     assert numbers(tmp_path / "out") == before
-    assert "a/b: c" in {row["method"] for row in before}
+    assert {"a/b: c", "a_b: c", "A_b: C"} <= {row["method"] for row in before}
+    names = [path.name.lower() for path in (tmp_path / "out" / "models").iterdir()]
+    assert len(set(names)) == len(names) == 2 * 4
 
 
 def test_models_that_are_not_there(expunge: Shell, small: Path, tmp_path: Path, finished: Path) -> None:

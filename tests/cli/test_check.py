@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -98,6 +99,10 @@ def test_a_file_that_is_none(expunge: Shell, tmp_path: Path) -> None:
         ("request", {"fraction": 1.5}, "between 0 and 1"),
         ("request", {"class": [3]}, "Did you mean 'classes'"),
         ("request", {"ids": [99999]}, "99999"),
+        ("request", {"fraction": 0.1, "seed": "x"}, "request: A seed must be an integer in 0..2**32 - 1; got 'x'"),
+        ("request", {"ids": 5}, "request: ids are a list of whole numbers or strings, or a file; got 5"),
+        ("request", {"ids": [[1]]}, "request: ids are a list of whole numbers or strings, or a file; got [1] among"),
+        ("data", {"name": "digits", "seed": "x"}, "data: A seed must be an integer in 0..2**32 - 1; got 'x'"),
         ("recipe", "fast", "recipe: needed, as settings such as recipe: {epochs: 10, lr: 0.05}; got 'fast'"),
         ("recipe", None, "needed to train the original; or give its weights"),
         ("recipe", {"optimizer": "sgdd"}, "Did you mean 'sgd'"),
@@ -107,6 +112,7 @@ def test_a_file_that_is_none(expunge: Shell, tmp_path: Path) -> None:
         ("methods", [{"name": "finetune", "region": {"layers": "nothing*"}}], "nothing*"),
         ("audit", [1], "audit: needed, as settings"),
         ("audit", {"seeds": 0}, "one at least"),
+        ("audit", {"seeds": -1}, "seeds must be how many, one at least, or a list of whole numbers from 0; got -1"),
         ("audit", {"seeds": [1, 1]}, "different"),
         ("audit", {"seeds": [0.5]}, "whole"),
         ("audit", {"attacks": []}, "at least one attack"),
@@ -119,6 +125,54 @@ def test_one_wrong_setting(expunge: Shell, tmp_path: Path, key: str, value: Any,
     said = expunge.refuses("check", write_yaml(tmp_path / "bad.yaml", {**SMALL, key: value}))
     assert told in said
     assert len(said.strip().splitlines()) == 1  # one mistake, one message
+
+
+@pytest.mark.parametrize(
+    ("request_section", "told"),
+    [
+        ({"clases": [3]}, "request: Unknown setting 'clases'. Did you mean 'classes'"),
+        (3, "request: needed, as settings such as request: {classes: [3]}; got 3."),
+        ({"classes": [3], "fraction": 0.1}, "request: A request names its rows in exactly one way"),
+        ({"fraction": 0.1, "seed": "x"}, "request: A seed must be an integer"),
+    ],
+)
+def test_the_form_of_a_request_is_checked_without_data(
+    expunge: Shell, tmp_path: Path, request_section: Any, told: str
+) -> None:
+    file = write_yaml(tmp_path / "bad.yaml", {**SMALL, "data": {"name": "digist"}, "request": request_section})
+    lines = expunge.refuses("check", file).strip().splitlines()
+    assert len(lines) == 2
+    assert "Did you mean 'digits'" in lines[0]
+    assert told in lines[1]
+
+
+def test_a_key_that_is_given_twice_is_refused(expunge: Shell, small: Path) -> None:
+    text = small.read_text()
+    first = next(n for n, line in enumerate(text.splitlines(), start=1) if line.startswith("request:"))
+    small.write_text(f"{text.rstrip()}\nrequest: {{classes: [5]}}\n")
+    last = len(small.read_text().splitlines())
+    said = expunge.refuses("check", small)
+    assert f"{small.name}: key 'request' twice, lines {first} and {last}; keep one." in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_data_whose_test_rows_are_its_training_rows_is_refused(expunge: Shell, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8)
+    y = np.arange(40) % 10
+    np.savez(tmp_path / "same.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    file = write_yaml(tmp_path / "run.yaml", {**SMALL, "data": {"path": str(tmp_path / "same.npz")}})
+    said = expunge.refuses("check", file)
+    assert "data: unseen must be rows that no model was trained on" in said
+
+
+def test_labels_that_are_words_are_refused_as_such(expunge: Shell, tmp_path: Path) -> None:
+    x, y = np.zeros((40, 8, 8), np.uint8), np.array(["cat", "dog"] * 20)
+    np.savez(tmp_path / "words.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+    file = write_yaml(tmp_path / "run.yaml", {**SMALL, "data": {"path": str(tmp_path / "words.npz")}})
+    said = expunge.refuses("check", file)
+    assert "data: Labels must be integers from 0; got <U3 values such as" in said
+    words = ["--model", "mlp", "--weights", "w.safetensors", "--method", "finetune", "--classes", "1", "--out", "out"]
+    assert "Labels must be integers from 0" in expunge.refuses("unlearn", "--data", tmp_path / "words.npz", *words)
 
 
 def test_weights_that_do_not_fit_are_told_with_every_mismatch(expunge: Shell, tmp_path: Path) -> None:
@@ -152,3 +206,27 @@ def test_a_folder_of_another_experiment_is_told_before_the_run(expunge: Shell, f
     assert expunge("check", small, *changes).code == 0
     said = expunge.refuses("check", small, *changes, "--set", "recipe.epochs=4")
     assert "holds another experiment: recipe differs" in said
+
+
+def test_a_folder_that_cannot_be_used(expunge: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    outs = {
+        "full": "is not empty",
+        "file": "is a file",
+        "file/deep": "cannot be written",
+        "/proc/zz": "cannot be written",
+    }
+    for out, why in outs.items():
+        file = write_yaml(tmp_path / "run.yaml", SMALL, out=str(tmp_path / out))
+        assert why in expunge.refuses("check", file)
+        assert why in expunge.refuses("run", file)
+    file = write_yaml(tmp_path / "run.yaml", SMALL, out=str(tmp_path / "new"))
+    assert expunge("check", file).code == 0
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "file"))
+    for verb in ("check", "run"):
+        said = expunge.refuses(verb, file)
+        assert "is a file" in said
+        assert "set EXPUNGE_CACHE" in said

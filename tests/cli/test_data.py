@@ -38,3 +38,14 @@ def test_a_broken_file_is_listed_with_its_problem(
     assert outcome.code == 0
     assert "lacks" in outcome.out
     assert "digits" in outcome.out
+    line = next(line for line in outcome.out.splitlines() if line.split()[:1] == ["half"])
+    assert line.split()[1] == "unknown"
+
+
+def test_a_variable_that_names_no_folder_is_told(
+    expunge: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path / "absent"))
+    outcome = expunge("data")
+    assert outcome.code == 0
+    assert f"EXPUNGE_DATA is {tmp_path / 'absent'}, which is not a folder" in outcome.out.replace("\n", " ")

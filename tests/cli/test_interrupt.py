@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from shell import SMALL, Shell, numbers, write_yaml
 
 COMMAND = "import sys; from expunge.cli import main; main()"
@@ -34,6 +36,30 @@ def test_a_damaged_model_is_made_again(expunge: Shell, small: Path, tmp_path: Pa
     outcome = expunge("run", small)
     assert outcome.code == 0, outcome.err
     assert numbers(tmp_path / "out") == numbers(finished)
+
+
+def test_a_flipped_byte_in_a_model_is_seen(expunge: Shell, small: Path, tmp_path: Path, finished: Path) -> None:
+    shutil.copytree(finished, tmp_path / "out")
+    path = tmp_path / "out" / "models" / "finetune-seed1.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 64
+    path.write_bytes(data)
+    assert "damaged: its checksum does not match. expunge run makes it again" in expunge.refuses("audit", small)
+    with pytest.warns(UserWarning, match="checksum does not match; it is made anew"):
+        assert expunge("run", small).code == 0
+    assert numbers(tmp_path / "out") == numbers(finished)
+
+
+def test_interrupted_where_nothing_is_kept(tmp_path: Path) -> None:
+    file = write_yaml(tmp_path / "run.yaml", SMALL, out=str(tmp_path / "out"))
+    slow = "import time; from expunge import experiment; experiment.read = lambda *a: print('ready') or time.sleep(60);"
+    command = [sys.executable, "-uc", slow + COMMAND, "check", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said.strip()) == (1, "Interrupted.")
 
 
 def test_interrupted_and_gone_on_with(expunge: Shell, tmp_path: Path, finished: Path) -> None:

@@ -147,3 +147,22 @@ def test_unlearning_with_a_ledger_says_what_it_touched(expunge: Shell, folder: P
     assert read_json(tmp_path / "out" / "manifest.json")["facts"]["touched"]["steps"] == 3
     assert "give ledger=" in expunge.refuses(*words, "--out", tmp_path / "other")
     assert "belongs to another data" in expunge.refuses(*words, "--ledger", folder, "--out", tmp_path / "more")
+
+
+def test_a_run_whose_ledger_was_purged_can_be_drawn_again(
+    expunge: Shell, ran: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, out = tmp_path / "cache", tmp_path / "out"
+    shutil.copytree(cache, mine)
+    shutil.copytree(ran, out)
+    monkeypatch.setenv("EXPUNGE_CACHE", str(mine))
+    place = Path(read_json(out / "ledgers.json")["0"])
+    model = ex.models.build("mlp", hidden=[32], channels=1, size=8, classes=10)
+    ex.io.load_weights(out / "models" / "amnesiac-seed0.safetensors", model)
+    assert ex.Ledger(mine / place.relative_to(cache)).purge(model)
+    (out / "report.html").unlink()
+    file = write_yaml(tmp_path / "run.yaml", RECORDED, out=str(out))
+    outcome = expunge("run", file)
+    assert outcome.code == 0, outcome.err
+    assert "The ledger cannot be retraced" in " ".join(outcome.out.split())
+    assert (out / "report.html").is_file()

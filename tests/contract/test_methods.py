@@ -25,8 +25,9 @@ from expunge.task import Classification
 from kit import Untouchable, accuracy, bits
 
 NAMES = registry.names()
-DESCENDING = [n for n in NAMES if "region" in {f.name for f in dataclasses.fields(registry.get(n))}]
-WITH_REGION = [n for n in DESCENDING if n != "last_layers"]  # it has a region of its own
+OWN = {n: {f.name for f in dataclasses.fields(registry.get(n))} for n in NAMES}
+DESCENDING = [n for n in NAMES if "optimizer" in OWN[n]]
+WITH_REGION = [n for n in NAMES if "region" in OWN[n] and n != "last_layers"]  # it has a region of its own
 SEEDLESS = {"original", "ssd"}  # nothing is drawn
 
 
@@ -189,6 +190,8 @@ def test_outside_the_region_every_bit_stays(name, region, optimizer, net, train,
     }[region]
     lr = 0.01 if optimizer == "sgd" else 1e-3
     more = {"region": chosen, "optimizer": optimizer, "lr": lr, "weight_decay": 0.1, "epochs": 2}
+    more = {key: value for key, value in more.items() if key in OWN[name]}
+    more |= {"alpha": 0.5, "dampening": 0.5} if name == "ssd" else {}  # so that it chooses some in every layer
     result = unlearned(name, net, train, net_recipe, **more)
     moved = 0
     for (n, p), (_, q), mask in zip(

@@ -130,6 +130,29 @@ def test_all_mismatches_are_told_at_once_and_nothing_is_loaded(tmp_path):
     assert bits(target) == bits(other())
 
 
+@pytest.mark.parametrize(
+    ("prefix", "told"),
+    [("module.", "save model.module.state_dict()"), ("_orig_mod.", "save model._orig_mod.state_dict()")],
+)
+def test_weights_of_a_wrapped_model_are_recognised(tmp_path, prefix, told):
+    save_file({f"{prefix}{k}": v for k, v in model().state_dict().items()}, tmp_path / "m.safetensors")
+    target = other()
+    with pytest.raises(ExpungeError) as caught:
+        io.load_weights(tmp_path / "m.safetensors", target)
+    assert f"all names begin with '{prefix}'" in str(caught.value)
+    assert told in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert bits(target) == bits(other())
+
+
+def test_a_model_whose_own_names_begin_so_is_read(tmp_path):
+    wrapped, target = nn.DataParallel(model()), nn.DataParallel(model())
+    target.load_state_dict({k: torch.zeros_like(v) for k, v in target.state_dict().items()})
+    save_file(wrapped.state_dict(), tmp_path / "m.safetensors")
+    io.load_weights(tmp_path / "m.safetensors", target)
+    assert bits(target) == bits(wrapped)
+
+
 @pytest.mark.parametrize("content", [{"a": 1}, [torch.zeros(1)], torch.zeros(2), {"model": {"a": "text"}}])
 def test_a_file_without_tensors_by_name_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "m.pt")

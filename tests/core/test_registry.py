@@ -145,3 +145,20 @@ def test_suitable_methods_are_those_whose_cards_fit():
         assert not {"original", "retrain", "chain"} & set(found)
         assert all(scope in registry.get(n).card.scope for n in found)
         assert all("recipe" not in registry.get(n).card.needs for n in found)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (3, "got 3."),
+        (FineTune, "got the class FineTune: make one of it."),
+        (None, "got None."),
+        ({"name": "finetune"}, "got {"),
+    ],
+)
+def test_what_is_no_method_is_refused(mlp, three, given, told):
+    with pytest.raises(ExpungeError, match="The method is a name, such as 'finetune', or an instance") as refusal:
+        ex.unlearn(mlp, three, given)
+    assert told in str(refusal.value)
+    with pytest.raises(ExpungeError, match="The method is a name"):
+        ex.unlearn(mlp, three, given, epochs=1)

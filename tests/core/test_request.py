@@ -287,3 +287,98 @@ def test_data_that_no_classifier_could_be_trained_on_is_refused():
     bad[2, 1] = np.nan
     with pytest.raises(ExpungeError, match=r"NaN or infinity, the first at position 2"):
         Request((bad, [0, 1, 0, 1]), ids=[0])
+
+
+# -- what is no way to name rows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, -1, 2**32, True, None])
+def test_a_seed_that_is_none_is_refused_as_for_data(seed):
+    with pytest.raises(ExpungeError, match=r"A seed must be an integer in 0\.\.2\*\*32 - 1; got ") as refusal:
+        Request(rows(), fraction=0.1, seed=seed)
+    assert repr(seed) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["ids", "gone"])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (5, "got 5."),
+        (torch.tensor(5), "got tensor(5)."),
+        (b"ab", "got b'ab'."),
+        ([[1]], "got [1] among them."),
+        (np.zeros((2, 2), int), "got [0, 0] among them."),
+        ([torch.zeros(2)], "among them."),
+        ([3, {4}], "got {4} among them."),
+    ],
+)
+def test_what_is_no_list_of_ids_is_refused(name, given, found):
+    more = {} if name == "ids" else {"classes": [1]}
+    with pytest.raises(ExpungeError) as refusal:
+        Request(rows(), **{name: given}, **more)
+    assert "ids are a list of whole numbers or strings, or a file; " in str(refusal.value)
+    assert str(refusal.value).endswith(found)
+    if name == "gone":
+        with pytest.raises(ExpungeError, match="ids are a list of whole numbers or strings"):
+            Request(rows(), classes=[1]).after(given)
+
+
+def test_an_earlier_request_says_what_is_gone(tmp_path):
+    data = rows()
+    first = Request(data, ids=[0, 3], gone=[9])
+    later = Request(data, classes=["dog"], gone=first)
+    assert later.gone.tolist() == [0, 3, 9]
+    assert later.hash == Request(data, classes=["dog"]).after(first).hash
+    (tmp_path / "gone.txt").write_text("0\n3\n9\n")
+    assert Request(data, classes=["dog"], gone=tmp_path / "gone.txt").hash == later.hash
+    assert Request(data, ids=[torch.tensor(4)]).forget.tolist() == [4]
+
+
+@pytest.mark.parametrize("given", [5.5, {"a": 1}, [[1]], torch.tensor([7])])
+def test_what_is_no_class_is_refused(given):
+    with pytest.raises(ExpungeError, match="class"):
+        Request(rows(), classes=given)
+    assert Request(rows(), classes=torch.tensor([1])).classes == (1,)
+    assert Request(rows(), classes=np.array(["dog"])).classes == (1,)
+
+
+@pytest.mark.parametrize("where", [3, "x", [True], torch.ones(60, dtype=torch.bool)])
+def test_where_must_be_a_function(where):
+    with pytest.raises(ExpungeError, match="where is a function of a Row"):
+        Request(rows(), where=where)
+
+
+@pytest.mark.parametrize("answer", [torch.tensor([True, False]), np.array([True, False, True])])
+def test_where_answers_for_one_row(answer):
+    with pytest.raises(ExpungeError, match="where is asked of one row after another"):
+        Request(rows(), where=lambda row: answer)
+    data = rows()
+    expected = (data.x(torch.arange(60))[:, 0] > 0).nonzero().flatten()
+    for wrap in (lambda v: v, np.asarray, lambda v: torch.as_tensor(v).reshape(1)):
+        assert torch.equal(Request(data, where=lambda row, wrap=wrap: wrap(row.x[0] > 0)).forget, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("ids.csv", "id\tx\n3\ta\n8\tb\n", "looks tab-separated"),
+        ("ids.csv", "id;x\n3;a\n8;b\n", "looks semicolon-separated"),
+        ("ids.txt", "3\ta\n8\tb\n", "looks tab-separated"),
+        ("ids.txt", "3,a\n8,b\n", "looks comma-separated"),
+    ],
+)
+def test_a_file_with_another_separator_is_recognised(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ExpungeError, match="ids are not in data") as refusal:
+        Request(rows(), ids=tmp_path / name)
+    assert f"{name} {told}; what is read is one id a line, or a file.csv separated by commas" in str(refusal.value)
+
+
+def test_a_separator_may_be_part_of_an_id(tmp_path):
+    data = rows(ids=[f"r;{i}" for i in range(60)])
+    (tmp_path / "ids.txt").write_text("r;3\nr;8\n")
+    assert chosen(Request(data, ids=tmp_path / "ids.txt")) == ["r;3", "r;8"]
+    (tmp_path / "ids.txt").write_text("r3\nr8\n")
+    with pytest.raises(ExpungeError) as refusal:
+        Request(data, ids=tmp_path / "ids.txt")
+    assert "separated" not in str(refusal.value)

@@ -382,9 +382,11 @@ METHODS = [n for n in registry.names() if "region" in {f.name for f in fields(re
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in OTHERWISE])
-def test_any_method_that_descends_takes_it(name, net, few):
-    optimizer = {} if name.startswith("salun") else {"optimizer": "adamw", "lr": 1e-3}
-    method = registry.make(name, {"region": "saliency", "share": 0.2, "weight_decay": 0.1} | optimizer)
+def test_any_method_with_a_region_takes_it(name, net, few):
+    own = {f.name for f in fields(registry.get(name))}
+    settings = {"weight_decay": 0.1} | ({} if name.startswith("salun") else {"optimizer": "adamw", "lr": 1e-3})
+    settings = {key: value for key, value in settings.items() if key in own}
+    method = registry.make(name, {"region": "saliency", "share": 0.2} | settings)
     out = ex.unlearn(net, few, method).model
     masks = Region.top(ex.saliency(net, few), 0.2).masks
     moved = 0
@@ -465,3 +467,9 @@ def test_through_plain_data_and_back(region):
 def test_wrong_settings_are_refused(region, message):
     with pytest.raises(ExpungeError, match=message):
         Region.from_config(region)
+
+
+def test_a_device_of_its_own_leaves_the_model_where_it_is(net, three):
+    with pytest.raises((ExpungeError, NotImplementedError)):  # nothing can be read back from the meta device
+        ex.saliency(net, three, run=ex.Run(device="meta"), cache=False)
+    assert {p.device.type for p in net.parameters()} == {"cpu"}

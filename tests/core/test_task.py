@@ -96,6 +96,8 @@ def broken() -> nn.Module:
         (nn.Linear(4, 5), r"5 outputs, but data has 3 classes"),
         (nn.Linear(4, 2), r"2 outputs, but data has 3 classes"),
         (nn.Linear(6, 3), r"does not accept inputs of shape \(4,\)"),
+        (nn.Linear(4, 3).double(), r"Its weights are float64 and inputs float32: give model\.float\(\)"),
+        (nn.Linear(4, 3).half(), r"Its weights are float16 and inputs float32: give model\.float\(\)"),
         (nn.Sequential(nn.Linear(4, 3), nn.Unflatten(1, (3, 1))), r"logits of shape \(batch, classes\).*\(2, 3, 1\)"),
         (Wrapped(nn.LSTM(4, 3)), "tuple|NoneType|SimpleNamespace"),
         (broken(), "NaN or infinity"),

@@ -212,3 +212,40 @@ def test_a_unet_that_wants_more_than_a_prompt_is_refused(pipe, rows):
 def test_prompts_are_one_for_each_class(pipe, rows, prompts):
     with pytest.raises(ExpungeError, match="one prompt for each of the 3 classes, all different"):
         TextToImage.of(pipe, rows, prompts)
+
+
+def test_a_saliency_belongs_to_its_text_encoder_and_its_vae(pipe, request_, rows):
+    task = TextToImage.of(pipe, rows)
+    scores = ex.saliency(pipe.unet, request_, task)
+    other = TextToImage.of(pipe, rows)
+    other.prompts_CLD.mul_(-1)
+    assert other.key != task.key
+    kept, fresh = (ex.saliency(pipe.unet, request_, other, cache=cache) for cache in (True, False))
+    assert all(torch.equal(kept[name], fresh[name]) for name in kept)
+    assert any(not torch.equal(kept[name], scores[name]) for name in kept)
+    before = task.key
+    with torch.no_grad():
+        next(pipe.vae.parameters()).mul_(2)
+    assert TextToImage.of(pipe, rows).key != before
+
+
+def test_what_must_go_stands_in_for_nothing_though_the_task_does_not_say_so(pipe, rows):
+    seen = []
+
+    class Noting(TextToImage):
+        def another_label(self, y_B, generator):
+            found = super().another_label(y_B, generator)
+            seen.extend(found.tolist())
+            return found
+
+    request = ex.Request(rows, classes=["cat"])
+    ex.unlearn(pipe.unet, request, "salun", task=Noting.of(pipe, rows), **SALUN)
+    assert seen
+    assert rows.classes.index("cat") not in seen
+
+
+def test_a_pipeline_and_its_unet_alone_are_told_how_to_be_given(pipe, request_):
+    with pytest.raises(ExpungeError, match=r"Give its \.unet, with task"):
+        ex.unlearn(pipe, request_, "salun")
+    with pytest.raises(ExpungeError, match=r"task=expunge\.task\.TextToImage\.of"):
+        ex.unlearn(pipe.unet, request_, "salun")

@@ -55,7 +55,10 @@ def test_records_agree_with_loading(filled):
 def test_what_cannot_be_loaded_says_why(data_folder):
     (data_folder / "broken.npz").write_text("no zip")
     np.savez(data_folder / "half.npz", x_train=np.zeros(3))
+    np.savez(data_folder / "single.npz", x_train=np.array(3), y_train=[1], x_test=[1], y_test=[1])
     problems = {r["name"]: r["problem"] for r in available()}
+    assert {r["kind"] for r in available() if r["name"] != "digits"} == {"unknown"}
+    assert "x_train hold a single value" in problems["single"]
     assert problems["digits"] == ""
     assert "not a readable npz" in problems["broken"]
     assert "lacks y_train, x_test, y_test" in problems["half"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from expunge.data import Rows, Scale
+from expunge.data.adapt import as_rows
 from expunge.errors import ExpungeError, Problems
 
 
@@ -128,6 +129,34 @@ def test_hash_tells_inputs_labels_and_ids_apart(images):
         Rows(images, y, ids=np.arange(30) + 1),
     ]
     assert len({rows.hash, *(other.hash for other in others)}) == 4
+
+
+class Broken(Dataset):
+    """Rows that cannot be read."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, i):
+        raise OSError(f"no file {i}")
+
+
+def test_a_hash_of_labels_and_ids_alone_reads_no_input():
+    y = np.arange(30) % 3
+    one = Rows(Broken(), y, hash_inputs=False)
+    x = np.ones((30, 4))
+    assert one.hash == Rows(x, y, hash_inputs=False).hash != Rows(x, y).hash
+    assert one.hash != Rows(Broken(), y[::-1].copy(), hash_inputs=False).hash
+    assert one.hash != Rows(Broken(), y, ids=np.arange(30) + 1, hash_inputs=False).hash
+    assert len(one.take(torch.arange(5)).hash) == 32  # a part of them reads none either
+    renamed = as_rows(one, name="other")
+    assert renamed.hash == one.hash
+
+
+def test_a_hash_that_needs_a_row_that_cannot_be_read_says_so():
+    rows = Rows(Broken(), np.arange(30) % 3, name="scans")
+    with pytest.raises(ExpungeError, match=r"scans: not every row can be read.*no file 0\. .*hash_inputs=False"):
+        _ = rows.hash
 
 
 def test_no_vocabulary_is_said():

@@ -98,3 +98,38 @@ def test_a_file_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(ExpungeError, match="not valid YAML"):
         parse_file(tmp_path / "evil.yaml")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("out: a\nrecipe:\n  epochs: 1\n\nout: b\n", "key 'out' twice, lines 1 and 5; keep one."),
+        ("out: a\nrecipe:\n  lr: 1\n  epochs: 1\n  lr: 2\n", "key 'lr' twice, lines 3 and 5; keep one."),
+        ("a: {b: 1, 'b': 2}\n", "key 'b' twice, lines 1 and 1; keep one."),
+        ("a: 1\na: 2\na: 3\n", "key 'a' 3 times, lines 1 and 2 and 3; keep one."),
+    ],
+)
+def test_a_key_may_not_be_given_twice(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ExpungeError) as refusal:
+        parse_file(tmp_path / "a.yaml")
+    assert str(refusal.value) == f"{tmp_path / 'a.yaml'}: {told}"
+
+
+def test_all_keys_that_are_given_twice_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("out: a\nout: b\ndata: {}\ndata: {name: a, name: b}\n")
+    with pytest.raises(ExpungeError) as refusal:
+        parse_file(tmp_path / "a.yaml")
+    assert len(str(refusal.value).splitlines()) == 3
+    with pytest.raises(ExpungeError, match="--set recipe: key 'lr' twice"):
+        changed(FILE, "recipe={lr: 1, lr: 2}")
+
+
+def test_a_merged_key_may_be_given_anew(tmp_path: Path) -> None:
+    """Settings taken over from an anchor are there to be replaced; the same key in another mapping is another key."""
+    text = "a: &a {lr: 1, epochs: 2}\nb:\n  c: &c {<<: *a, lr: 3}\nd: {<<: *c, lr: 4}\n1: x\n'1': y\n"
+    (tmp_path / "a.yaml").write_text(text)
+    found: dict[Any, Any] = parse_file(tmp_path / "a.yaml")
+    assert found["b"]["c"] == {"lr": 3, "epochs": 2}
+    assert found["d"] == {"lr": 4, "epochs": 2}
+    assert (found[1], found["1"]) == ("x", "y")

@@ -10,7 +10,7 @@ import torch
 
 import expunge as ex
 from expunge.audit.measure import ATTACKS
-from expunge.conduct import conduct
+from expunge.conduct import conduct, judge_given
 from expunge.errors import ExpungeError, Problems
 from expunge.experiment import from_dict, read
 from expunge.recipe import OwnRecipe
@@ -213,3 +213,31 @@ def test_methods_that_choose_get_them(tmp_path: Path) -> None:
     assert "finetune (searched)" in rows
     (entry,) = [m for m in report.results["models"] if m["method"] == "finetune (searched)"]
     assert len(entry["facts"]["search"]["tried"]) <= 2
+
+
+def test_a_row_that_is_tuned_on_retraining_says_so_whatever_its_name(tmp_path: Path) -> None:
+    search = {"name": "search", "of": {"name": "finetune", "epochs": 1}, "tries": 1, "select": "oracle_gap"}
+    chain = {"name": "chain", "row": "two", "steps": [{"name": "gradient_ascent", "epochs": 1}, search]}
+    methods = [{**search, "row": "best"}, chain, {"name": "finetune", "epochs": 1}]
+    config = {**SMALL, "methods": methods, "audit": {"seeds": 1, "relearn": False}, "out": str(tmp_path / "run")}
+    report = conduct(from_dict(config))
+    assert set(report.verdicts) == {"original", "best", "two", "finetune"}  # the keys are the names that were given
+    assert {row["method"]: row.get("note") for row in report.rows} == {
+        **dict.fromkeys(("original", "retrain", "retrain_again", "finetune")),
+        **dict.fromkeys(("best", "two"), "tuned on retraining"),
+    }
+    text, page = str(report), (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    table = (tmp_path / "run" / "results.csv").read_text(encoding="utf-8").splitlines()
+    for row in ("best", "two"):
+        assert f"{row} (tuned on retraining): " in text
+        assert f"\n{row} (tuned on retraining) " in text
+        assert page.count(f"{row} (tuned on retraining)") >= 4
+        assert all(line.endswith(",tuned on retraining") for line in table if line.startswith(f"{row},"))
+    assert "finetune (tuned" not in text + page
+
+    made = ex.Recipe(**SMALL["recipe"], model=SMALL["model"])(from_dict(config).train)
+    result = ex.unlearn(made, from_dict(config).request, "finetune", epochs=1)
+    kept = tmp_path / "weights.safetensors"  # as `expunge unlearn` leaves it
+    ex.io.save_weights(kept, result.model, {"method": search, "seed": 0})
+    given = {**config, "methods": [], "models": {"mine": str(kept)}, "out": str(tmp_path / "given")}
+    assert "mine (tuned on retraining): " in str(judge_given(from_dict(given)))

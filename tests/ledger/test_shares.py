@@ -131,6 +131,55 @@ def test_with_adam_a_rows_share_is_nearer_the_truth_than_nothing(train, tmp_path
     assert away(undone) < away(model)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+@pytest.mark.parametrize("since", [0, 3])
+def test_a_frozen_layer_has_no_share(since, optimizer, train, tmp_path):
+    """Frozen before the training or during it; what it had learnt by then is undone as far as momentum carried it."""
+    gone, plan = 4, [torch.tensor([4, 10 + i, 20 + i, 30 + i]) for i in range(8)]
+
+    def run(ledger=None, without=None):
+        model = net()
+        run_by = OPTIMIZERS[optimizer](model.parameters())
+        if ledger is not None:
+            ledger.watch(model, run_by)
+        for step, index in enumerate(plan):
+            model[3].requires_grad_(step < since)
+            losses = F.cross_entropy(model(train.x(index)), train.y[index], reduction="none") / len(index)
+            run_by.zero_grad()
+            learning = [p for p in model.parameters() if p.requires_grad]
+            if ledger is not None:
+                ledger.uses(index.tolist(), losses)
+                shares.append([g.clone() for g in torch.autograd.grad(losses[0], learning, retain_graph=True)])
+                losses.sum().backward()
+                whole.append([p.grad.clone() for p in learning])
+            else:  # the gradients of the first run, less the row's
+                for p, g, own in zip(learning, whole[step], shares[step]):
+                    p.grad = g - own
+            run_by.step()
+        return model
+
+    shares, whole = [], []
+    ledger = ex.Ledger(tmp_path, keep=1.0, record="sample", sensitive=[gone])
+    model = run(ledger)
+    ledger.close()
+    expected = run()
+    undone = subtracted(model, ledger, [gone], train)
+    assert not torch.equal(model[0].weight, undone[0].weight)
+    assert torch.equal(model[3].weight, undone[3].weight) == (since == 0)
+    for p, q in zip(undone.parameters(), expected.parameters()):
+        assert torch.allclose(p, q, rtol=0, atol=2e-6)
+
+
+def test_a_ledger_of_layers_that_are_all_frozen_says_so(train, tmp_path):
+    model = net()
+    ledger = ex.Ledger(tmp_path, record="sample", layers=["0.*"])
+    ledger.watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    model[0].requires_grad_(False)
+    losses = F.cross_entropy(model(train.x(torch.arange(2))), train.y[:2], reduction="none")
+    with pytest.raises(ExpungeError, match="No recorded layer requires a gradient"):
+        ledger.uses([0, 1], losses)
+
+
 def test_what_is_not_known_is_refused(train, tmp_path):
     model = net()
     with pytest.raises(ExpungeError, match=r"needs SGD, Adam or AdamW.*RMSprop"):

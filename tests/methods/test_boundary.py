@@ -238,3 +238,11 @@ def test_inputs_without_a_gradient_and_a_step_of_nothing_are_refused():
         ex.unlearn(model, Request(rows, classes=[1]), "boundary_shrink")
     with pytest.raises(ExpungeError, match="step must be above 0"):
         ex.methods.BoundaryShrink(step=0.0)
+
+
+def test_it_expands_in_the_salient_weights_of_the_model_before_it_grows(mlp, three):
+    result = ex.unlearn(mlp, three, "boundary_expand", region="saliency", share=0.3)
+    masks = ex.Region.top(ex.saliency(mlp, three), 0.3).masks
+    for name, p in mlp.named_parameters():
+        assert torch.equal(result.model.get_parameter(name)[~masks[name]], p[~masks[name]]), name
+    assert 0 < result.moved <= 0.3

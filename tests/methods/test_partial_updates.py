@@ -253,7 +253,7 @@ def test_at_the_same_forgetting_partial_steps_spare_the_rest(name, lr, spared, t
     ("make", "words"),
     [
         (lambda: PartialLabelFlip(keep=0), "partial_label_flip: keep must be above 0"),
-        (lambda: PartialLabelFlip(rule="largest"), "Unknown rule 'largest'"),
+        (lambda: PartialLabelFlip(rule="largest"), r"rule must be topk_step, .*got 'largest'"),
         (lambda: PartialLabelFlip(goal=1.5), "goal must be a share"),
         (lambda: PartialLabelFlip(floor=-0.1), "floor must be a share"),
         (lambda: PartialLabelFlip(data="retain"), "data must be forget or both"),

@@ -87,3 +87,17 @@ def test_the_order_is_the_mix_asked_for(train, mlp):
     ex.unlearn(mlp, request, "random_label", mix="shuffled", epochs=1)
     share = (np.array(spied.seen) < 300).reshape(2, -1).mean(1)
     np.testing.assert_allclose(share, 300 / 1438, atol=0.06)
+
+
+def test_an_own_task_draws_no_label_that_must_go(mlp, train):
+    seen = []
+
+    class Noting(ex.Classification):
+        def another_label(self, y_B, generator):
+            found = super().another_label(y_B, generator)
+            seen.extend(found.tolist())
+            return found
+
+    ex.unlearn(mlp, ex.Request(train, classes=[3, 5]), "random_label", task=Noting(classes=10), epochs=1)
+    assert len(seen) > 100
+    assert not {3, 5} & set(seen)

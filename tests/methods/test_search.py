@@ -17,7 +17,8 @@ import expunge as ex
 from expunge import ExpungeError, Request, registry
 from expunge.errors import Diverged
 from expunge.method import Card, Job, Method
-from expunge.methods import FineTune, GradientAscent, NegGradPlus, Original, Search
+from expunge.methods import SSD, FineTune, GradientAscent, LastLayers, NegGradPlus, Original, Search
+from expunge.methods.dial import Dial
 from expunge.methods.stand_in import threshold
 from kit import accuracy, bits
 
@@ -95,13 +96,104 @@ class Gentle(Damping):
     card = replace(Damping.card, dial_rises=False)
 
 
+def turned(dial: Dial, answers, factor: float = 3.0) -> list[float]:
+    """The values of a dial whose results are answered so; `answers` is a function of a value, or a list."""
+    values = dial.values(factor)
+    found, value = [], next(values)
+    for i in range(40):
+        found.append(value)
+        try:
+            value = values.send(answers(value) if callable(answers) else answers[i])
+        except (StopIteration, IndexError):
+            return found
+    raise AssertionError("it does not end")
+
+
 def test_a_dial_that_falls_is_turned_the_other_way_and_a_whole_number_stays_one():
-    turning = Search(of=Gentle(strength=9.0))._turning()
-    assert [next(turning), turning.send(True), turning.send(True)] == [9.0, 3.0, 1.0]
-    turning = Search(of=FineTune(epochs=4), dial="epochs")._turning()
-    assert [next(turning), *map(turning.send, (True, False, True, False))] == [4, 12, 7, 9, 8]
-    with pytest.raises(StopIteration):
-        turning.send(False)  # there is nothing between 7 and 8
+    assert turned(Dial(Gentle(strength=9.0)), ["weak", "weak"]) == [9.0, 3.0, 1.0]
+    whole = Dial(FineTune(epochs=4), "epochs")
+    # there is nothing between 7 and 8
+    assert turned(whole, ["weak", "strong", "weak", "strong", "strong"]) == [4, 12, 7, 9, 8]
+
+
+def test_naming_the_dial_of_the_card_does_not_turn_it_round():
+    for dial in ("", "alpha"):
+        assert turned(Dial(SSD(), dial), ["weak"]) == [3.0, 1.0]
+    assert turned(Dial(SSD(), "dampening"), ["weak"]) == [1.0, 3.0]  # of other fields more is taken to forget more
+    assert turned(Dial(SSD().then(FineTune()), "0.alpha"), ["weak"]) == [3.0, 1.0]
+
+
+def test_a_value_that_is_refused_is_a_bound_on_the_side_that_the_dial_was_moving_to():
+    def share(value: float) -> str:  # as NegGrad+ has it: up to 1, and weak only above 0.98
+        return "refused" if value > 1 else "weak" if value > 0.98 else "strong"
+
+    values = turned(Dial(NegGradPlus(lr=0.5, cap=None)), share)
+    np.testing.assert_allclose(values[:3], [0.9, 2.7, math.sqrt(0.9 * 2.7)])
+    for i in range(2, len(values)):  # each lies between the last one that was not refused and the least that was
+        below = max(v for v in values[:i] if share(v) == "strong")
+        above = min(v for v in values[:i] if share(v) != "strong")
+        assert values[i] == pytest.approx(math.sqrt(below * above))
+    assert 0.9 < min(v for v in values[1:]) <= 1
+    assert 0.97 < max(v for v in values if v <= 1) <= 1
+    assert max(values[-2:]) < 1.02 * min(values[-2:])  # it ends where nothing is left in between
+
+    upwards = turned(Dial(GradientAscent(lr=1.0)), lambda v: "refused" if v > 2 else "weak")
+    np.testing.assert_allclose(upwards[:4], [1, 3, math.sqrt(3), math.sqrt(math.sqrt(3) * 3)])
+    assert all(v <= 3 for v in upwards)
+    between = ["weak", "strong", "refused"]
+    assert len(turned(Dial(GradientAscent(lr=1.0)), between)) == 3  # no side to go on
+    assert turned(Dial(GradientAscent(lr=1.0)), ["refused"]) == [1.0]
+
+
+def test_values_that_are_refused_are_no_tries_and_a_strong_start_finds_what_is_left(mlp, three, test):
+    """A share that falls, and whose start is too strong: what is left of the range is from 0.7 to 1."""
+    start = NegGradPlus(lr=0.5, cap=None, clip_norm=None, alpha=0.7)
+    result = searched(mlp, three, start, unseen=test, tries=3, enough=0.0)
+    tried = result.log.facts["search"]["tried"]
+    assert sum("refused" not in t.get("failed", "") for t in tried) == 3
+    assert any("alpha must be from 0 to 1; got 2." in t.get("failed", "") for t in tried)
+    applied = [t["value"] for t in tried if "refused" not in t.get("failed", "")]
+    assert all(0.7 <= v <= 1 for v in applied)
+    assert len(set(applied)) == 3
+
+
+def test_what_the_model_does_not_allow_is_refused_too(mlp, three, test):
+    """Of an MLP of two layers, no three can be begun again."""
+    result = searched(mlp, three, LastLayers(k=1, epochs=1, lr=1e-6, start="tuned"), unseen=test, enough=0.0)
+    tried = result.log.facts["search"]["tried"]
+    assert [t["value"] for t in tried] == [1, 3, 2]
+    assert "its last 3" in tried[1]["failed"]
+    assert "distance" in tried[2]
+    assert "the best of 2 by" in result.log.notes[0]
+
+
+def test_a_start_that_does_not_serve_is_told_as_it_is(mlp, three, test):
+    with pytest.raises(ExpungeError, match="its last 9") as caught:
+        searched(mlp, three, LastLayers(k=9), unseen=test)
+    assert not isinstance(caught.value, Diverged)
+
+
+def test_all_divergences_say_which_way_to_go(mlp, three):
+    with pytest.raises(Diverged, match="at every value of strength; lower it"):
+        searched(mlp, three, Damping(strength=4000.0), factor=1.5, tries=2)
+    with pytest.raises(Diverged, match="at every value of strength; raise it"):
+        searched(mlp, three, Gentle(strength=2000.0), factor=1.5, tries=2)
+
+
+def test_a_step_of_a_chain_is_turned(mlp, three, test):
+    chain = Damping(strength=0.1).then(FineTune(epochs=1, lr=1e-4))
+    result = searched(mlp, three, chain, dial="0.strength", unseen=test, factor=10.0, tries=3, enough=0.0)
+    np.testing.assert_allclose(Damping.asked, [0.1, 1.0, 10.0])
+    assert result.log.facts["search"]["dial"] == "0.strength"
+    second = searched(mlp, three, chain, dial="1.lr", unseen=test, tries=2, enough=0.0)
+    values = [t["value"] for t in second.log.facts["search"]["tried"]]
+    np.testing.assert_allclose(values, [1e-4, 3e-4])
+    asked = registry.from_config(
+        {"name": "search", "dial": "1.lr", "of": {"name": "chain", "steps": ["gradient_ascent", "finetune"]}}
+    )
+    assert asked == Search(of=GradientAscent().then(FineTune()), dial="1.lr")
+    assert registry.from_config(asked.to_config()) == asked
+    assert [m.name for m in asked.steps] == ["chain", "gradient_ascent", "finetune"]
 
 
 def test_it_stops_as_soon_as_a_result_is_near_enough(mlp, three, test):
@@ -185,6 +277,16 @@ def test_an_oracle_is_said_to_be_one(mlp, three, test, mlp_recipe):
         ({"of": FineTune(), "dial": "lrr"}, "dial must be a field of finetune"),
         ({"of": FineTune(), "dial": "optimizer"}, "dial must be a field of finetune that is a number"),
         ({"of": FineTune(weight_decay=0.0), "dial": "weight_decay"}, "a number above 0"),
+        ({"of": FineTune(), "dial": "0.lr"}, "dial must be a field of finetune"),
+        (
+            {"of": FineTune().then(FineTune())},
+            "dial of a chain is the number of a step, 0 to 1, .*got None",
+        ),
+        ({"of": FineTune().then(FineTune()), "dial": "2.lr"}, "a step, 0 to 1, .*got '2.lr'"),
+        ({"of": FineTune().then(FineTune()), "dial": "lr"}, "a step, 0 to 1, .*got 'lr'"),
+        ({"of": FineTune().then(FineTune()), "dial": "-1.lr"}, "a step, 0 to 1, .*got '-1.lr'"),
+        ({"of": FineTune().then(FineTune()), "dial": "1.lrr"}, "dial must be a field of finetune .*got '1.lrr'"),
+        ({"of": FineTune().then(Original()), "dial": "1.lr"}, "dial must be a field of original"),
         ({"of": FineTune(), "tries": 0}, "tries must be 1 or more"),
         ({"of": FineTune(), "factor": 1.0}, "factor must be above 1"),
         ({"of": FineTune(), "select": "luck"}, "select must be validation or oracle_gap"),

@@ -189,13 +189,13 @@ def test_a_weight_that_is_tied_stays_tied(train, three):
     [
         ({"alpha": 0}, "alpha must be a number above 0"),
         ({"alpha": float("inf")}, "alpha must be a number above 0"),
-        ({"alpha": True}, "alpha must be a number above 0"),
+        ({"alpha": True}, "alpha must be a number; got True"),
         ({"dampening": -1.0}, "dampening must be a number above 0"),
-        ({"labels": "owm"}, "Unknown labels 'owm'. Did you mean 'own'"),
+        ({"labels": "owm"}, "labels must be own, model or none; got 'owm'. Did you mean 'own'"),
         ({"gradients": "rows"}, "Unknown gradients 'rows'. Did you mean 'row'"),
         ({"gradients": "batch", "labels": "model"}, ".*take gradients: row"),
         ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
-        ({"batch_size": 2.5}, "batch_size must be a whole number, 1 or more"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number; got 2.5"),
     ],
 )
 def test_wrong_fields_are_refused(wrong, said):

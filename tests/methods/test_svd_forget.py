@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,27 @@ def test_forgotten_directions_go_and_retained_ones_stay(draw):
     after = edited(w, retain, forget, 1e10, 1e10)
     np.testing.assert_allclose(after @ only_f, 0, atol=1e-5)
     np.testing.assert_allclose(after @ np.hstack([shared, only_r]), w @ np.hstack([shared, only_r]), atol=1e-5)
+
+
+def test_nothing_goes_that_is_retained_as_well(draw):
+    w, both = draw(5, 12), draw(40, 4) @ draw(4, 12)
+    np.testing.assert_allclose(edited(w, both, both, 1e10, 1e10), w, atol=1e-5)
+    assert np.abs(edited(w, draw(40, 12), both, 1e10, 1e10) - w).max() < 1e-5  # whatever else is retained
+    assert np.abs(edited(w, draw(40, 4) @ draw(4, 12), both, 1e10, 1e10) - w).max() > 0.1
+
+
+@pytest.mark.parametrize("n", [60, 5])
+@pytest.mark.parametrize("scale", [0.5, 1, 3, 100, 1000])
+def test_a_space_holds_a_direction_in_full_or_in_part(n, scale, draw):
+    """M = I - (I - M), by either half of the edit, has eigenvalues from 0 to 1."""
+    columns, one = np.abs(draw(n, 20)) @ draw(20, 20), torch.eye(20, dtype=torch.float64)[None]
+    c = share(packed(columns))
+    for m in ((one - spare(one, c, scale))[0].numpy(), (one - remove(one, one, c, scale))[0].numpy()):
+        np.testing.assert_allclose(m, space(columns, scale), atol=1e-10)
+        np.testing.assert_allclose(m, m.T, atol=1e-12)
+        values = np.linalg.eigvalsh((m + m.T) / 2)
+        assert -1e-12 <= values.min() <= values.max() <= 1 + 1e-12
+        assert int((values > 1e-9).sum()) == min(n, 20)
 
 
 def test_limits_and_invariances(draw):
@@ -179,6 +202,128 @@ def test_every_layer_is_edited_as_published(classes, grouped, train):
     weights = {f"{n}.weight" for n in ("stem", "again", "head")}
     moved = {n for n, value in bits(result.model).items() if value != bits(grouped)[n]}
     assert moved == weights  # biases and batch norm stay bit for bit
+
+
+def windows_of(model: nn.Module, rows: Rows, index: list[int]) -> dict[str, np.ndarray]:
+    """What every linear layer and convolution of a plain network multiplies, by its name, as rows of a matrix."""
+    found, hooks = {}, []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            hooks.append(module.register_forward_hook(lambda m, args, _, name=name: found.update({name: (m, args[0])})))
+    with torch.no_grad():
+        model.eval()(rows.x(torch.tensor(index)))
+    for hook in hooks:
+        hook.remove()
+    for name, (m, x) in found.items():
+        if isinstance(m, nn.Conv2d):
+            x = F.unfold(x, m.kernel_size, m.dilation, m.padding, m.stride).transpose(1, 2).flatten(0, 1)
+        found[name] = x.double().numpy()
+    return found
+
+
+def test_the_edit_from_the_other_side_forgets_nothing(net, train, test):
+    rows = Reads.of(train)
+    pair = {"scale_retain": (10.0,), "scale_forget": (3.0,)}
+    right = ex.unlearn(net, ex.Request(rows, classes=[0]), "svd_forget", samples=60, **pair).model.eval()
+    wrong, seen = copy.deepcopy(net).eval(), np.array(rows.seen)
+    gone = train.y[rows.seen].numpy() == 0
+    retain, forget = (windows_of(net, train, seen[side].tolist()) for side in (~gone, gone))
+    for name in retain:
+        weight, got = (m.get_submodule(name).weight.detach() for m in (wrong, right))
+        w = weight.flatten(1).double().numpy()
+        m_r, m_f = space(retain[name], 10), space(forget[name], 3)
+        p = np.eye(w.shape[1]) - (m_f - m_f @ m_r)
+        np.testing.assert_allclose(got.flatten(1).numpy(), w @ p.T, rtol=0, atol=1e-5)
+        weight.copy_(torch.from_numpy(w @ p).view_as(weight))
+    zeros = (test.y == 0).nonzero().flatten()
+    assert len(retain) == 3
+    assert accuracy(right, test, zeros) <= 0.05
+    assert accuracy(wrong, test, zeros) >= 0.9
+
+
+def test_scales_trade_what_goes_against_what_stays(net, three):
+    def frontier(**scales: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+        points = ex.unlearn(net, three, "svd_forget", **scales).log.facts["frontier"]
+        return tuple(np.array([p[side] for p in points]) for side in ("forget", "retain"))
+
+    forget, retain = frontier(scale_retain=(10.0, 30.0, 100.0, 300.0, 1000.0), scale_forget=(100.0,))
+    assert len(forget) == 5
+    assert np.diff(forget).min() >= 0
+    assert forget[-1] - forget[0] > 50
+    assert np.diff(retain).min() > -0.5
+    assert retain[-1] - retain[0] > 2
+    forget, retain = frontier(scale_retain=(30.0,), scale_forget=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0))
+    assert len(forget) == 6
+    assert np.diff(forget).max() <= 0
+    assert forget[0] - forget[-1] > 40
+    assert np.diff(retain).max() < 0.5
+    assert retain[-1] < retain[0]
+
+
+class Attending(nn.Module):
+    """Lines of an image as tokens, two heads of attention, two layers; all of it also by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.places = nn.Linear(8, 16), nn.Parameter(torch.randn(8, 16))
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.hidden, self.head = nn.Linear(128, 32), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x[:, 0]) + self.places
+        z = self.norm(h)
+        h = h + self.attention(z, z, z, need_weights=False)[0]
+        return self.head(self.hidden(h.flatten(1)).relu())
+
+    def inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """What each weight multiplies, without a call of attention or of a layer, and the logits."""
+        own = {name: p.detach().double() for name, p in self.named_parameters()}
+        lines = x[:, 0].double()
+        h = lines @ own["embed.weight"].T + own["embed.bias"] + own["places"]
+        z = (h - h.mean(-1, keepdim=True)) / (h.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        z = z * own["norm.weight"] + own["norm.bias"]
+        q, k, v = (z @ own["attention.in_proj_weight"].T + own["attention.in_proj_bias"]).split(16, -1)
+        q, k, v = (t.unflatten(-1, (2, 8)).transpose(1, 2) for t in (q, k, v))
+        heads = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        h = h + heads @ own["attention.out_proj.weight"].T + own["attention.out_proj.bias"]
+        r = (h.flatten(1) @ own["hidden.weight"].T + own["hidden.bias"]).relu()
+        found = {"embed": lines, "attention.in_proj_": z, "attention.out_proj": heads, "hidden": h.flatten(1)}
+        return {**found, "head": r, "logits": r @ own["head.weight"].T + own["head.bias"]}
+
+
+@pytest.fixture(scope="module")
+def attending(train) -> nn.Module:
+    recipe = ex.Recipe(model=lambda rows: Attending(), epochs=10, lr=5e-3, batch_size=32, optimizer="adamw")
+    return recipe(train).eval()
+
+
+def test_attention_is_edited_as_published_and_forgets_a_class(attending, train, test):
+    rows = Reads.of(train)
+    result = ex.unlearn(attending, ex.Request(rows, classes=[3]), "svd_forget", samples=60)
+    seen, scales = torch.tensor(rows.seen[:600]), result.log.facts["chosen"]
+    gone = train.y[seen] == 3
+    retain, forget = (attending.inputs(train.x(seen[side])) for side in (~gone, gone))
+    with torch.no_grad():  # the hand agrees with the module
+        torch.testing.assert_close(attending(train.x(seen[gone])).double(), forget["logits"], rtol=1e-4, atol=1e-4)
+    changed = set()
+    for name, parameter in attending.named_parameters():
+        layer = name.removesuffix("weight").removesuffix(".")
+        if layer in retain:
+            columns = (side[layer].flatten(0, -2).numpy() for side in (retain, forget))
+            expected = published(parameter.detach().double().numpy(), *columns, *scales.values())
+            after = result.model.get_parameter(name).detach()
+            np.testing.assert_allclose(after.numpy(), expected, rtol=0, atol=1e-5)
+            assert float((after - parameter.detach()).abs().max()) > 1e-3
+            changed.add(name)
+    assert len(changed) == 5
+    assert changed == {n for n, value in bits(result.model).items() if value != bits(attending)[n]}
+    threes = test.y == 3
+    sides = [side.nonzero().flatten() for side in (threes, ~threes)]
+    before, after = ([accuracy(m.eval(), test, side) for side in sides] for m in (attending, result.model))
+    assert before[0] > 0.85
+    assert after[0] <= 0.1
+    assert after[1] > before[1] - 0.06
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in [*attending.modules(), *result.model.modules()])
 
 
 def test_a_second_request_needs_no_forward_pass(net, train):

@@ -59,8 +59,7 @@ class Guarded(Dataset):
 @pytest.mark.parametrize("classes", [[0], [0, 3]])  # class 0 holds the first row, at which a check might look
 def test_a_row_that_must_go_is_never_read(classes, compat, net, train):
     guarded = Guarded(train, classes)
-    rows = Rows(guarded, train.y, classes=train.classes)
-    rows.random = True  # so that the digest of the data, which is for bookkeeping, reads no input either
+    rows = Rows(guarded, train.y, classes=train.classes, hash_inputs=False)
     with pytest.raises(RuntimeError, match="was read"):
         rows.x(torch.tensor([0]))
     few = {"retain_per_class": 40, "noise_steps": 3, "compat": compat}
@@ -70,9 +69,21 @@ def test_a_row_that_must_go_is_never_read(classes, compat, net, train):
 
 
 def test_it_would_be_seen_if_one_was_read(net, train):
-    rows = Rows(Guarded(train, [3]), train.y, classes=train.classes)
+    rows = Rows(Guarded(train, [3]), train.y, classes=train.classes, hash_inputs=False)
     with pytest.raises(RuntimeError, match="was read"):
         ex.unlearn(net, Request(rows, classes=[3]), "neggrad_plus")
+
+
+def test_a_row_that_cannot_be_read_is_told_before_any_compute_and_what_to_do(net, train):
+    guarded = Guarded(train, [3])
+    told = r"a class to forget was read.*Rows\(dataset, labels, hash_inputs=False\)"
+    with pytest.raises(ExpungeError, match=f"row 3 cannot be read.*{told}"):
+        Request(guarded, classes=[3])  # loads it
+    guarded.read = 0
+    request = Request(Rows(guarded, train.y, classes=train.classes), classes=[3])
+    with pytest.raises(ExpungeError, match=f"sixteen are for its digest.*{told}"):
+        ex.unlearn(net, request, "unsir")
+    assert guarded.read < 16
 
 
 # -- what is shown -------------------------------------------------------------------------------------------------
@@ -149,11 +160,15 @@ def test_it_forgets_and_keeps_the_rest_on_unseen_rows(classes, net, train, test)
 
 def test_neither_gaussian_noise_nor_none_forgets_as_learned_noise_does(net, train, test):
     gone, left = torch.isin(test.y, torch.tensor([0, 2])).nonzero().flatten(), {}
-    for noise in ("learned", "gaussian", "none"):
+    for noise, seeds in (("learned", 5), ("none", 5), ("gaussian", 2)):
         fields = {"noise": noise, "retain_per_class": 120, **GENTLE}
-        left[noise] = accuracy(ex.unlearn(net, Request(train, classes=[0, 2]), "unsir", **fields).model, test, gone)
-    assert left["learned"] <= 0.05
-    assert min(left["gaussian"], left["none"]) >= 0.2
+        models = (
+            ex.unlearn(net, Request(train, classes=[0, 2]), "unsir", seed=s, **fields).model for s in range(seeds)
+        )
+        left[noise] = [accuracy(result.model, test, gone) for result in results]
+    assert max(left["learned"]) <= 0.05
+    assert np.mean(left["none"]) >= 0.3
+    assert min(left["none"] + left["gaussian"]) >= 0.15
 
 
 def test_repair_repairs(net, train, three):

@@ -12,11 +12,16 @@ from torch import Tensor, nn
 
 import expunge as ex
 from expunge import Classification, ExpungeError, Request, Rows, Run, explain
+from expunge.artifact.activations import find_layers
 from expunge.artifact.gates import Gated
+from expunge.descend import descend
+from expunge.experiment import from_dict
 from expunge.io import model_digest
+from expunge.loss import Loss
 from expunge.methods import FineTune, WeightFilter
 from expunge.methods.weight_filter.learning import Insisting, keeping, rejecting
-from kit import Recording, accuracy, bits
+from expunge.phase import Phase, Term
+from kit import Recording, Untouchable, accuracy, bits
 
 QUICK = {"per_class": 100, "epochs": 6, "lr": 0.3, "batch_size": 64, "draws": 1}
 SETS = ((0,), (1,), (2,))
@@ -97,6 +102,17 @@ def test_insisting_makes_classes_go_that_would_stay(mlp, train):
     assert sum(left[1]) < sum(left[0]) / 2
 
 
+def test_more_weight_on_rejecting_leaves_less_of_every_class(mlp, train):
+    left = []
+    for reject in (0.03, 0.3, 3.0):  # beside retain = 3
+        method = WeightFilter(**QUICK, reject=reject, insist=0.0, keep_gates=False)
+        left.append(np.array(method.prepare(mlp, train).left))
+    assert left[0].mean() > 0.3
+    assert left[0].mean() > 3 * left[1].mean()
+    assert left[1].mean() > 3 * left[2].mean()
+    assert left[2].max() < 0.02
+
+
 def test_the_retain_term_takes_rows_of_other_classes_and_none_twice():
     classes, n, draws = 5, 400, 3
     y = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(0))
@@ -146,6 +162,65 @@ def test_one_round_forgets_any_class_and_keeps_the_others(gated, wide, train, te
     assert 0.03 < float((gates < 0.5).float().mean()) < 0.3
     rows = nn.functional.normalize(1 - gates)
     assert float((rows @ rows.T)[~torch.eye(10).bool()].mean()) < 0.5  # each class has units of its own
+
+
+def all_rows(gated: Gated, test: Rows) -> tuple[float, float, float]:
+    """Of ten rows of gates, in percent: mean and worst of their own class's accuracy, and mean on the others."""
+    own, others = np.array([sides(gated.forgetting([c]), test, [c]) for c in range(10)]).T
+    return own.mean(), own.max(), others.mean()
+
+
+def test_the_published_floor_costs_what_stays(gated, wide, train, test):
+    """Rows that the model is sure of have gradients that drown those of all others."""
+    _, worst, stays = all_rows(gated, test)
+    _, _, published = all_rows(WeightFilter(**QUICK, floor=1e-8, keep_gates=False).prepare(wide, train), test)
+    assert worst <= 3
+    assert stays > published + 2.5
+
+
+def round_of(wide: nn.Module, train: Rows, forget: Loss) -> Gated:
+    """The round with another forget term, and otherwise as `QUICK`."""
+    model, sets = copy.deepcopy(wide), tuple((c,) for c in range(10))
+    layers = [layer for layer in find_layers(model)[0] if not layer.name.startswith("head")]
+    gated = Gated(model, layers, sets)
+    shown = torch.cat([(train.y == c).nonzero().flatten()[:100] for c in range(10)])
+    phase = Phase(
+        terms=(Term("retain", weight=3.0, loss=keeping(sets, 10, 1)), Term("forget", loss=forget)),
+        epochs=6,
+        lr=0.3,
+        batch_size=64,
+        optimizer="adam",
+        weight_decay=0.0,
+        penalty=lambda _, __: 0.1 * (1 - gated.gates()).mean(),
+    )
+    descend(gated, train, {"retain": shown, "forget": shown}, Classification(classes=10), [phase], Run())
+    return gated
+
+
+def test_ascent_in_the_place_of_the_reciprocal_fails(wide, train, test):
+    """Without a bound, classes that are gone already take every step, and the others stay or fall."""
+    base = 100 * accuracy(wide.eval(), test)
+    none = Insisting(0.0, 0, torch.zeros(10))
+    _, worst, stays = all_rows(round_of(wide, train, rejecting(tuple((c,) for c in range(10)), 10, 0.1, none)), test)
+    assert worst <= 3
+    assert stays > base - 3
+
+    def ascent(task: Classification, net: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
+        return -nn.functional.cross_entropy(net(x_B, y_B), y_B, reduction="none")
+
+    _, worst, stays = all_rows(round_of(wide, train, ascent), test)
+    assert worst > 50
+    assert stays < base - 10
+
+
+def test_a_round_for_one_class_agrees_with_the_round_for_all(gated, wide, train, test):
+    apart = []
+    for c in (0, 1, 3, 5, 8):
+        alone = ex.unlearn(wide, Request(train, classes=[c]), "weight_filter", gates="request", **QUICK)
+        assert alone.made["gates"].sets == ((c,),)
+        apart.append(np.subtract(sides(alone.model, test, [c]), sides(gated.forgetting([c]), test, [c])))
+    assert np.abs(apart).mean(0).max() <= 1
+    assert np.abs(apart).max() <= 3  # of a class there are 35 rows
 
 
 def test_the_units_that_it_names_are_those_that_the_class_needs(gated, test):
@@ -202,6 +277,16 @@ def test_rows_that_had_gone_are_never_shown(wide, train):
     assert result.log.facts["gates"]["classes"] == list("013456789")
     with pytest.raises(ExpungeError, match=r"selects 0 of 1,438 examples"):
         result.forgetting([2])
+
+
+@pytest.mark.parametrize("gates", ["classes", "request"])
+def test_a_class_that_had_gone_may_be_named_again(gates, wide, train):
+    few = {**QUICK, "gates": gates, "keep_gates": False, "per_class": 30, "epochs": 1}
+    first = ex.unlearn(wide, Request(train, classes=[3]), "weight_filter", **few)
+    both = ex.unlearn(first.model, Request(train, classes=[3, 5]), "weight_filter", **few)
+    assert bits(both.model) == bits(ex.unlearn(first.model, Request(train, classes=[5]), "weight_filter", **few).model)
+    assert bits(both.forgetting([3, 5])) == bits(both.model)
+    assert both.model._expunge_gone[train.hash] == train.ids[torch.isin(train.y, torch.tensor([3, 5])).numpy()].tolist()
 
 
 def test_hard_gates_take_their_units_out_altogether(wide, train, test):
@@ -319,6 +404,49 @@ def test_a_model_without_a_layer_before_its_head_is_refused(train):
         ex.unlearn(model, Request(train, classes=[3]), "weight_filter")
 
 
+class Twice(nn.Module):
+    """Uses a weight behind its module's back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(64, 12), nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.fc(x.flatten(1)).relu() @ self.fc.weight @ self.fc.weight.T)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "told"),
+    [
+        ({"name": "mlp"}, {"layers": ["cf*"]}, "Unknown layer pattern 'cf\\*'.*There are: "),
+        ({"name": "mlp", "hidden": []}, {}, "No layer of the model can be gated"),
+    ],
+)
+def test_layers_that_cannot_be_gated_are_told_by_a_check_of_the_file(model, settings, told):
+    config = {"model": model, "data": {"name": "digits"}, "request": {"classes": [3]}, "recipe": {"epochs": 1}}
+    with pytest.raises(ExpungeError, match=rf"methods \(weight_filter\): weight_filter: {told}"):
+        from_dict({**config, "methods": [{"name": "weight_filter", **settings}]})
+
+
+def test_a_weight_that_is_used_behind_its_back_is_refused_before_any_compute(train):
+    with pytest.raises(ExpungeError, match="Scaling the activations of this model is not the same"):
+        ex.unlearn(Twice(), Request(Untouchable.of(train), classes=[3]), "weight_filter")
+
+
+def test_a_check_of_the_layers_touches_nothing(net, train, three):
+    for i, module in enumerate(net.modules()):
+        module.training = i % 2 == 0
+    modes, before, state = [m.training for m in net.modules()], bits(net), torch.get_rng_state().clone()
+    task = Classification(classes=10)
+    assert WeightFilter().problems(net, three, task, ()) == []
+    assert len(WeightFilter(layers=("cf*",)).problems(net, three, task, ())) == 1
+    assert bits(net) == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [m.training for m in net.modules()] == modes
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+    assert not any(m._forward_hooks for m in net.modules())
+
+
 class Breaking(nn.Module):
     """NaN for images whose first pixel is marked."""
 
@@ -368,3 +496,17 @@ def test_prepare_leaves_everything_as_it_was(mlp, train):
     assert mlp.training
     assert all(p.requires_grad for p in mlp.parameters())
     assert gated.forgetting([1]).training
+
+
+class Turned(ex.Classification):
+    """A task of one's own: the least likely class is the answer."""
+
+    def scores(self, model: nn.Module, x_B: Tensor) -> Tensor:
+        return -super().scores(model, x_B)
+
+
+def test_gates_of_another_task_are_not_served(mlp, train):
+    request = Request(train, classes=[3])
+    quick = {**QUICK, "epochs": 1}
+    for task, shown in ((None, 2000), (None, 0), (Turned(classes=10), 2000), (Turned(classes=10), 2000)):
+        assert ex.unlearn(mlp, request, "weight_filter", task=task, **quick).log.examples == shown

@@ -24,6 +24,7 @@ from expunge.run import Run
 from expunge.salient import AGGREGATIONS, Aggregation, Salient
 from expunge.task.base import Task
 from expunge.watch import Log
+from expunge.weights import dense_problems
 
 VERSION = 1  # rises when the same rows give other scores
 BATCH = 256
@@ -65,7 +66,7 @@ def measure(
         raise UnknownName("aggregation", aggregation, AGGREGATIONS)
     if not len(index):
         raise ExpungeError("Saliency needs one forget row at least; the set of rows is empty.")
-    raise_if(saliency_problems(model))
+    raise_if(dense_problems(model))
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ExpungeError("Every weight is frozen, so none has a saliency; call model.requires_grad_(True) first.")
@@ -105,11 +106,10 @@ def kept(
     """As `measure`, with the task's loss; kept in the store, and whether they were there already.
 
     The key is a digest of the model, the rows, the task and the settings. Scores of a task that is not built in are not
-    kept, as its code could change.
+    kept.
     """
-    raise_if(saliency_problems(model))  # before a digest is made of weights that have none
-    told = f"{type(task).__module__}.{task!r}"
-    if store is None or not told.startswith("expunge.") or " at 0x" in told:
+    raise_if(dense_problems(model))  # before a digest is made of weights that have none
+    if store is None or task.key is None:
         return measure(model, rows, index, task, run, aggregation, batch_size=batch_size), False
     key = {
         "kind": "saliency",
@@ -119,7 +119,7 @@ def kept(
         "trained": [name for name, p in model.named_parameters() if p.requires_grad],
         "rows": rows.hash,
         "part": index_digest(index),
-        "task": told,
+        "task": task.key,
         "aggregation": aggregation,
         "batch": batch_size,
         "seed": run.seed,
@@ -189,12 +189,6 @@ def settled(region: Region, asked: Salient, model: nn.Module, scores: Mapping[st
         if isinstance(where, Tensor):
             masks[name][where.to(mask.device)] = mask
     return replace(region, saliency=None, patterns=None, last_k=None, masks=masks)
-
-
-def saliency_problems(model: nn.Module) -> list[str]:
-    """Why no saliency can be measured on a model, a sentence each."""
-    sparse = [(name, p.layout) for name, p in model.named_parameters() if _sparse(p)]
-    return [f"{name} is no dense tensor ({kind}); make it dense to score its weights." for name, kind in sparse]
 
 
 def _add(sums: dict[str, Tensor], name: str, gradient: Tensor, aggregation: Aggregation) -> None:

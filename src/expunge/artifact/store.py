@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from expunge.errors import ExpungeError
-from expunge.io import file_digest, read_json, read_tensors, save_tensors, write_json
+from expunge.io import file_digest, folder_problems, read_json, read_tensors, save_tensors, write_json
 
 
 def default_root() -> Path:
@@ -33,6 +33,10 @@ class Store:
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = Path(root) if root is not None else default_root()
+
+    def problems(self) -> list[str]:
+        """Why nothing could be kept here, a sentence each."""
+        return [f"{p} Trained models are kept there; set EXPUNGE_CACHE." for p in folder_problems(self.root, True)]
 
     def folder(self, key: Mapping[str, Any]) -> Path:
         """Where the entry of a key lies, whether it is there or not."""

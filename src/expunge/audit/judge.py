@@ -214,4 +214,4 @@ def _notes(lineup: Lineup, terms: Terms) -> list[str]:
         notes.append(
             f"Relearning ends after {terms.relearning.max_epochs:g} epochs; a model that needs longer gets that number."
         )
-    return notes
+    return notes + lineup.said

@@ -99,6 +99,19 @@ class Lineup:
         """The names of all rows, in order."""
         return list(dict.fromkeys(s.method for s in self.subjects))
 
+    @property
+    def said(self) -> list[str]:
+        """What the methods had to say while they made the models, a sentence each; once where all seeds agree."""
+        seeds: dict[tuple[str, str], list[int]] = {}
+        for s in self.subjects:
+            for note in s.facts.get("notes", ()):
+                seeds.setdefault((s.method, note), []).append(s.seed)
+        found = []
+        for (method, note), some in seeds.items():
+            which = "" if len(some) == len(self.of(method)) else f", seed {', '.join(map(str, some))}"
+            found.append(f"{method}{which}: {note}")
+        return found
+
 
 def line_up(
     entrants: Entrants, request: Request, task: Task, ground: Ground, pool: Pool | None, terms: Terms

@@ -9,6 +9,8 @@ import typer
 from expunge.cli import audit, check, data, demo, ledger, methods, report, run, unlearn
 from expunge.errors import ExpungeError
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(
     name="expunge",
     help="Remove chosen training data from a trained PyTorch model, and judge against retraining whether it is gone.",
@@ -45,3 +47,8 @@ def main() -> None:
         for line in lines:
             typer.echo(f"expunge: {line}", err=True)
         sys.exit(2)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("\nInterrupted.", err=True)
+            sys.exit(1)
+        raise

@@ -15,15 +15,18 @@ def check(
 
     Example: `expunge check run.yaml --set recipe.epochs=3`
     """
+    from expunge.artifact import Store
+    from expunge.errors import raise_if
     from expunge.experiment import read
-    from expunge.experiment.folder import refuse_another
+    from expunge.experiment.folder import claim_problems
 
     experiment = read(file, changes)
-    refuse_another(experiment)
+    raise_if(claim_problems(experiment) + (Store().problems() if experiment.recipe is not None else []))
     typer.echo(experiment.request.text)
     seeds = ", ".join(map(str, experiment.terms.seeds))
     typer.echo(f"Methods: {', '.join(experiment.methods) or 'none'}. Seeds: {seeds}. Output: {experiment.out}.")
-    typer.echo("All of it can be run.")
+    made = experiment.recipe is not None or experiment.weights is not None
+    typer.echo("All of it can be run." if made else "All of it can be judged: expunge audit.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -25,7 +25,10 @@ def data() -> None:
         where = d["problem"] or d["where"]
         table.add_row(d["name"], d["kind"], *counts, shape, str(len(d["classes"]) if d["classes"] else "–"), str(where))
     console().print(table)
-    if data_folder() is None:
+    folder = data_folder()
+    if folder is not None and not folder.is_dir():
+        typer.echo(f"\nEXPUNGE_DATA is {folder}, which is not a folder; set it to a folder of datasets to see more.")
+    if folder is None:
         typer.echo("\nSet EXPUNGE_DATA to a folder of datasets to see more; a path works as well as a name.")
 
 

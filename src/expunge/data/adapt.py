@@ -19,6 +19,7 @@ from expunge.data import hugging_face
 from expunge.data.images import is_image, pixels
 from expunge.data.layout import inputs
 from expunge.data.rows import Rows, Scale
+from expunge.data.unseen import refuse_trained
 from expunge.errors import ExpungeError
 
 ACCEPTED = "Rows, a pair (x, y) of arrays or tensors, or a map-style dataset whose items are (input, label)"
@@ -51,8 +52,8 @@ def as_rows(
         memory: the most bytes to hold. Default: 2 GB.
 
     Raises:
-        ExpungeError: data of another kind (what is accepted is said), rows of two shapes, labels that are not
-            integers from 0, NaN.
+        ExpungeError: data of another kind (what is accepted is said), a row that cannot be read, rows of two shapes,
+            labels that are not integers from 0, NaN.
 
     Cost: one pass over the dataset; none where it stays unread and has `targets`, `labels` or `y`.
     """
@@ -70,9 +71,15 @@ def as_rows(
 
 
 def rows_like(data: Any, train: Rows) -> Rows:
-    """Rows never trained on, with the classes and the scale of the training rows; `data` as for `as_rows`."""
+    """Rows never trained on, with the classes and the scale of the training rows; `data` as for `as_rows`.
+
+    Raises:
+        ExpungeError: they are the training rows, or as for `as_rows`.
+    """
     rows = data if isinstance(data, Rows) else as_rows(data, classes=train.classes, name="unseen")
-    return rows if rows.scale == train.scale else rows.scaled_like(train)
+    rows = rows if rows.scale == train.scale else rows.scaled_like(train)
+    refuse_trained(rows, train)
+    return rows
 
 
 def _renamed(data: Rows, ids: Any, classes: Sequence[str] | None, name: str | None) -> Rows:
@@ -87,6 +94,7 @@ def _renamed(data: Rows, ids: Any, classes: Sequence[str] | None, name: str | No
         scale=data.scale,
         texts=data.texts,
         vocabulary=data.vocabulary,
+        hash_inputs=data.hash_inputs,
     )
 
 
@@ -137,9 +145,8 @@ def _from_dataset(data: Any, ids: Any, classes: Sequence[str] | None, name: str,
     if first[0][0].dtype == torch.uint8:
         spread = _spread(n, SCALE_ROWS)
         scale = Scale.of(torch.stack([lazy[i][0] for i in spread]))
-    rows = Rows(lazy, y_N, ids=ids, classes=_classes(data, classes, y_N), name=name, scale=scale)
-    rows.random = not steady
-    return rows
+    classes = _classes(data, classes, y_N)
+    return Rows(lazy, y_N, ids=ids, classes=classes, name=name, scale=scale, hash_inputs=steady)
 
 
 def _spread(n: int, most: int) -> list[int]:
@@ -174,7 +181,15 @@ class _Items(Dataset[tuple[Tensor, int]]):
         return len(self.data)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        item = self.data[i]
+        try:
+            item = self.data[i]
+        except IndexError:  # the end, for those who iterate
+            raise
+        except Exception as error:  # a user's dataset may raise anything
+            raise ExpungeError(
+                f"{self.name}: row {i} cannot be read: {error}. If it may not be read, give Rows(dataset, labels, "
+                "hash_inputs=False)."
+            ) from error
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise ExpungeError(f"{self.name}: row {i} is a {type(item).__name__}, not a pair; expected {ACCEPTED}.")
         try:

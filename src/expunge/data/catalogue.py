@@ -37,9 +37,9 @@ def names() -> list[str]:
 def available() -> list[dict[str, Any]]:
     """A record for each name, alphabetical, without reading any data.
 
-    Keys: `name`; `kind` ("images", "features", "tokens" or "text"); `train` and `test` (rows, None where
-    counting would mean reading); `shape` (of one input, likewise); `classes` (names, None where not told);
-    `where` (path, or "built in"); `source`; `problem` ("" or why it cannot be loaded).
+    Keys: `name`; `kind` ("images", "features", "tokens", "text", or "unknown" of a broken file); `train` and
+    `test` (rows, None where counting would mean reading); `shape` (of one input, likewise); `classes` (names, None
+    where not told); `where` (path, or "built in"); `source`; `problem` ("" or why it cannot be loaded).
     """
     return [_record(name) for name in names()]
 
@@ -62,7 +62,7 @@ def _record(name: str) -> dict[str, Any]:
             "problem": "",
         }
     record |= {
-        "kind": "text",
+        "kind": "unknown" if path.suffix == ".npz" else "text",
         "train": None,
         "test": None,
         "shape": None,
@@ -83,7 +83,10 @@ def _header(path: Path) -> dict[str, Any]:
     found = npz.headers(path)
     missing = [key for key in npz.KEYS if key not in found]
     if missing:
-        return {"kind": "images", "problem": f"{path} lacks {', '.join(missing)}."}
+        return {"problem": f"{path} lacks {', '.join(missing)}."}
+    single = [key for key in npz.KEYS if not found[key][0]]
+    if single:
+        return {"problem": f"{path}: {', '.join(single)} hold a single value, not one for each row."}
     (n, *shape), dtype = found["x_train"]
     kind = {"u": "images", "f": "features", "i": "tokens"}.get(dtype.kind, str(dtype))
     if kind == "images" and len(shape) == 2:

@@ -8,6 +8,7 @@ from pathlib import Path
 from expunge.data import catalogue, digits, folder, hugging_face, idx, npz, text
 from expunge.data.limit import class_limited, limited
 from expunge.data.rows import Rows
+from expunge.data.split import check_seed
 from expunge.errors import ExpungeError, UnknownName
 
 
@@ -36,10 +37,11 @@ def load(
 
     Raises:
         UnknownName: nothing has this name.
-        ExpungeError: the data cannot be read as it is (what was found and expected is said), `limit` is less than
-            the number of classes, or `class_limit` names a class that is not there or leaves it no row.
+        ExpungeError: the data cannot be read as it is (what was found and expected is said), `seed` is none, `limit` is
+            less than the number of classes, or `class_limit` names a class that is not there or leaves it no row.
         MissingExtra: a format needs a library that is not installed.
     """
+    check_seed(seed)
     train, test = _read(name_or_path, seed)
     return class_limited(limited(train, limit, seed), class_limit, seed), test
 

@@ -43,8 +43,7 @@ def pair(
             f"test inputs {tuple(x_test.shape[1:])}; they must be the same."
         )
     if classes is None:
-        top = max(int(np.max(y)) for y in (train[1], test[1]) if np.size(y))
-        classes = [str(c) for c in range(top + 1)]
+        classes = _numbered(train[1], test[1])
     first = Rows(x_train, train[1], ids=ids[0], classes=classes, name=name, texts=texts[0], vocabulary=vocabulary)
     second = Rows(
         x_test,
@@ -57,3 +56,11 @@ def pair(
         vocabulary=vocabulary,
     )
     return first, second
+
+
+def _numbered(*labels: Any) -> list[str] | None:
+    """All labels up to the largest of both sets as text; none where some are no labels, which `Rows` refuses."""
+    arrays = [np.asarray(y) for y in labels]
+    if any(y.dtype.kind not in "iuf" or not y.size or not np.isfinite(y).all() for y in arrays):
+        return None
+    return [str(c) for c in range(int(max(y.max() for y in arrays)) + 1)]

@@ -65,6 +65,9 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         scale: how uint8 images become model inputs. Default: `Scale.of(x)` for uint8 images, otherwise none.
         texts: the raw text of each row, where the inputs are tokens made from it. Default: none.
         vocabulary: the word of each token number, where the inputs are tokens. Default: none.
+        hash_inputs: whether `hash`, by which models and results are found again, reads inputs too. No for a dataset
+            whose rows may not all be read, or differ at every reading; two of them with the same labels and ids count
+            as the same data then. Default yes.
 
     Raises:
         ExpungeError: rows, labels, ids and texts of different number; labels that are not integers from 0
@@ -82,6 +85,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         scale: Scale | None = None,
         texts: Sequence[str] | None = None,
         vocabulary: Sequence[str] | None = None,
+        hash_inputs: bool = True,
     ) -> None:
         self.source: Tensor | Dataset[Any] = x if isinstance(x, Dataset) else torch.as_tensor(x)
         self.y = _labels(y)
@@ -95,7 +99,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         if scale is None and isinstance(self.source, Tensor) and self.source.dtype == torch.uint8:
             scale = Scale.of(self.source)
         self.scale = scale
-        self.random = False  # whether a row is another one each time it is read, as with augmentation inside
+        self.hash_inputs = hash_inputs
 
     def _problems(self, top: int) -> list[str]:
         found = []
@@ -202,7 +206,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         other.source, other.y, other.ids = source, self.y[index], self.ids[index.numpy()]
         other.classes, other.name, other.scale = self.classes, name or self.name, self.scale
         other.texts = None if self.texts is None else tuple(self.texts[i] for i in index.tolist())
-        other.vocabulary, other.random = self.vocabulary, self.random
+        other.vocabulary, other.hash_inputs = self.vocabulary, self.hash_inputs
         return other
 
     def on(self, device: torch.device) -> Rows:
@@ -217,20 +221,32 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
     def hash(self) -> str:
         """A blake2b digest of inputs, labels, ids and scale: two datasets with one hash train the same models.
 
-        A dataset that is read item by item contributes its labels, ids and sixteen rows spread over it; one whose
-        rows are augmented at random only labels and ids.
+        A dataset that is read item by item contributes its labels, ids and sixteen rows spread over it; without
+        `hash_inputs` only labels and ids count.
+
+        Raises:
+            ExpungeError: one of the sixteen rows cannot be read.
         """
         digest = hashlib.blake2b(digest_size=16)
-        if isinstance(self.source, Tensor):
+        if self.hash_inputs and isinstance(self.source, Tensor):
             digest.update(str((self.source.dtype, tuple(self.source.shape))).encode())
             digest.update(np.ascontiguousarray(self.source.cpu().numpy()).data)
-        elif not self.random:
+        elif self.hash_inputs:
             spread = torch.linspace(0, len(self) - 1, min(16, len(self)), dtype=torch.float64).long()
-            digest.update(self.x(spread).numpy().tobytes())
+            digest.update(self._read(spread).numpy().tobytes())
         digest.update(self.y.cpu().numpy().tobytes())
         digest.update(repr(self.ids.tolist()).encode())
         digest.update(repr((self.classes, None if self.scale is None else (self.scale.mean, self.scale.std))).encode())
         return digest.hexdigest()
+
+    def _read(self, index_B: Tensor) -> Tensor:
+        try:
+            return self.x(index_B)
+        except Exception as error:  # a user's dataset may raise anything
+            raise ExpungeError(
+                f"{self.name}: not every row can be read, and sixteen are for its digest: {error}. If rows of it may "
+                "not be read, give Rows(dataset, labels, hash_inputs=False)."
+            ) from error
 
     def scaled_like(self, other: Rows) -> Rows:
         """These rows with the scale of `other`: unseen data is scaled as the training data was."""
@@ -256,7 +272,9 @@ def _labels(y: Any) -> Tensor:
     values = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if values.ndim != 1:
         raise ExpungeError(f"Labels must have shape (N,), one integer for each row; got shape {values.shape}.")
-    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.round(values)).all()))
+    whole = values.dtype.kind in "iu" or (
+        values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.round(values))).all())
+    )
     if not whole:
         example = values[0] if len(values) else "none"
         raise ExpungeError(f"Labels must be integers from 0; got {values.dtype} values such as {example!r}.")

@@ -28,8 +28,7 @@ def stratified(y: Any, size: int, seed: int = 0) -> Tensor:
     y_N = np.asarray(y)
     if not 1 <= size <= len(y_N):
         raise ExpungeError(f"A part of {len(y_N)} rows must have 1..{len(y_N)} rows; {size} were asked for.")
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-        raise ExpungeError(f"A seed must be an integer in 0..2**32 - 1; got {seed}.")
+    check_seed(seed)
     labels, counts = np.unique(y_N, return_counts=True)
     # NumPy promises never to change the stream of RandomState, so a split means the same rows in ten years.
     random = np.random.RandomState(seed)
@@ -37,6 +36,16 @@ def stratified(y: Any, size: int, seed: int = 0) -> Tensor:
         random.permutation(np.flatnonzero(y_N == label))[:k] for label, k in zip(labels, shares(counts.tolist(), size))
     ]
     return torch.from_numpy(np.sort(np.concatenate(parts)).astype(np.int64))
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed of a draw.
+
+    Raises:
+        ExpungeError: anything but an integer in 0..2**32 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise ExpungeError(f"A seed must be an integer in 0..2**32 - 1; got {seed!r}.")
 
 
 def shares(counts: list[int], size: int) -> list[int]:

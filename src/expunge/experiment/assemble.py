@@ -15,11 +15,13 @@ from expunge import io
 from expunge.artifact.ledger import Settings
 from expunge.audit.lineup import ORIGINAL, Terms
 from expunge.data.rows import Rows
+from expunge.data.unseen import refuse_trained
 from expunge.errors import ExpungeError, near, raise_if
 from expunge.experiment import parts
 from expunge.experiment.parts import collecting
 from expunge.experiment.text import changed, parse_file
-from expunge.method import Method, history
+from expunge.gone import history
+from expunge.method import Method
 from expunge.recipe import OwnRecipe, Recipe, TrainedBy
 from expunge.request import Request
 from expunge.run import Run
@@ -151,11 +153,14 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     with collecting(problems, "data"):
         section = _section(config, "data", needed=True)
         train, unseen = parts.load_data(section)
+        refuse_trained(unseen, train)
         unseen, held = parts.set_aside(section, unseen)
         rows = train, unseen
-    if rows is not None:
-        with collecting(problems, "request"):
-            request = parts.make_request(rows[0], _section(config, "request", needed=True))
+    with collecting(problems, "request"):
+        asked = _section(config, "request", needed=True)
+        parts.check_request(asked)
+        if rows is not None:
+            request = parts.make_request(rows[0], asked)
     with collecting(problems, "model"):
         _check_model(config)
     if "recipe" in config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,17 @@ def claim(experiment: Experiment, force: bool = False) -> None:
     io.write_json(path, _record(experiment))
 
 
+def claim_problems(experiment: Experiment) -> list[str]:
+    """Why a run could not use its folder, a sentence each; nothing is written."""
+    if not (experiment.out / RECORD).is_file():
+        return io.folder_problems(experiment.out)
+    try:
+        refuse_another(experiment)
+    except ExpungeError as error:
+        return [str(error)]
+    return []
+
+
 def refuse_another(experiment: Experiment) -> None:
     """Refuse a folder that holds another experiment, or this one by another version; nothing is written.
 
@@ -67,6 +79,8 @@ def refuse_another(experiment: Experiment) -> None:
 def model_path(experiment: Experiment, row: str, seed: int) -> Path:
     """Where the model of a row and a seed lies."""
     safe = "".join(c if c.isalnum() or c in "._-+" else "_" for c in row)
+    if safe.lower() != row:  # no two rows may share a file: not for other characters, nor, on some disks, for case
+        safe += f"-{hashlib.blake2b(row.encode(), digest_size=4).hexdigest()}"
     return experiment.out / "models" / f"{safe}-seed{seed}.safetensors"
 
 

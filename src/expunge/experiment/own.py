@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -78,6 +78,17 @@ def as_build(path: object) -> Callable[[Rows], nn.Module]:
         return call_builder(path)
 
     return build
+
+
+def with_optimizers(config: Any) -> Any:
+    """A recipe or method as plain data, with each optimizer that is named `module:function` as that function."""
+    if isinstance(config, Mapping):
+        return {k: _optimizer(v) if k == "optimizer" else with_optimizers(v) for k, v in config.items()}
+    return [with_optimizers(one) for one in config] if isinstance(config, (list, tuple)) else config
+
+
+def _optimizer(given: object) -> object:
+    return locate(given) if isinstance(given, str) and ":" in given else given
 
 
 def _told(error: Exception) -> str:

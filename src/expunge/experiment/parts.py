@@ -21,7 +21,7 @@ from expunge.experiment.text import parse_seeds
 from expunge.method import Method
 from expunge.recipe import OwnRecipe, Recipe, TrainedBy
 from expunge.registry import from_config
-from expunge.request import Request
+from expunge.request import Request, check_form
 
 Config = Mapping[str, Any]
 
@@ -67,8 +67,14 @@ def set_aside(config: Config, unseen: Rows) -> tuple[Rows, Rows | None]:
 
 def make_request(train: Rows, config: Config) -> Request:
     """A request: `{classes: [3]}`, `{ids: [...]}`, `{ids: file.csv}` or `{fraction: 0.1, seed: 0}`."""
-    _known(config, ("classes", "ids", "fraction", "seed", "stratify"))
+    check_request(config)
     return Request(train, **config)
+
+
+def check_request(config: Config) -> None:
+    """Refuse a request that cannot be, whatever the data."""
+    _known(config, ("classes", "ids", "fraction", "seed", "stratify"))
+    check_form(**config)
 
 
 def check_model(config: Config) -> None:
@@ -101,7 +107,7 @@ def make_recipe(config: Config, model: Config) -> TrainedBy:
     with collecting(problems):
         _known(config, names)
     with collecting(problems):
-        recipe = Recipe(**{k: v for k, v in config.items() if k in names})
+        recipe = Recipe(**own.with_optimizers({k: v for k, v in config.items() if k in names}))
     with collecting(problems):
         recipe_model = own.as_build(model["build"]) if "build" in model else _described(model)
     raise_if(problems)
@@ -116,7 +122,7 @@ def name_methods(configs: Any) -> dict[str, Method]:
         with collecting(problems, f"methods.{i}"):
             if not isinstance(config, (str, Mapping)):
                 raise ExpungeError(f"give a method by name, e.g. {{name: finetune, epochs: 5}}; got {config!r}.")
-            fields = {"name": config} if isinstance(config, str) else dict(config)
+            fields = {"name": config} if isinstance(config, str) else own.with_optimizers(config)
             row = fields.pop("row", None)
             method = from_config(fields)
             if method.name in (ORIGINAL, RETRAIN):

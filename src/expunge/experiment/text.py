@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, Problems, raise_if
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with YAML 1.2's numbers: `1e-3` is one, where YAML 1.1 reads a word."""
+    """The safe loader with YAML 1.2's numbers: `1e-3` is one, where YAML 1.1 reads a word. No key counts twice."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[str] = []
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Take note of a second value for a key, which would win without a word."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], list[int]] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                lines.setdefault((key.tag, key.value), []).append(key.start_mark.line + 1)
+        found = {key: some for (_, key), some in lines.items() if len(some) > 1}
+        often = {key: "twice" if len(some) == 2 else f"{len(some)} times" for key, some in found.items()}
+        places = {key: " and ".join(map(str, some)) for key, some in found.items()}
+        self.twice += [f"key {key!r} {often[key]}, lines {places[key]}; keep one." for key in found]
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -22,10 +40,21 @@ _Loader.add_implicit_resolver(
 )
 
 
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say in each problem where it was found."""
+    try:
+        yield
+    except Problems as error:
+        raise_if([f"{where}: {problem}" for problem in error.problems])
+
+
 def _safe_load(text: str) -> Any:
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        found = loader.get_single_data()
+        raise_if(loader.twice)
+        return found
     finally:
         loader.dispose()
 
@@ -37,7 +66,8 @@ def parse_file(path: Path) -> dict[str, Any]:
         ExpungeError: it cannot be read, or holds something else.
     """
     try:
-        config = _safe_load(path.read_text(encoding="utf-8"))
+        with _naming(str(path)):
+            config = _safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ExpungeError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -54,7 +84,8 @@ def parse_value(text: str, where: str) -> Any:
         ExpungeError: it is not valid YAML.
     """
     try:
-        return _safe_load(text)
+        with _naming(where):
+            return _safe_load(text)
     except yaml.YAMLError as error:
         raise ExpungeError(f"{where}: {text!r} is not valid YAML: {error}") from error
 

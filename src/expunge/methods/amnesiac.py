@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from expunge.artifact.ledger import Ledger, Settings
 from expunge.artifact.ledger.deletions import Undone
+from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.touched import Touched
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Card, Job, Method
@@ -35,12 +36,14 @@ class Amnesiac(Method):
         repair_epochs: passes over retain afterwards. Default 0.
         repair_lr: their rate, constant. Default 0.01.
         repair_batch_size: default 128.
-        control: also subtract an equal number of untouched steps from another copy, and say how it fared: an effect
-            that the control has too is damage, not forgetting. Default yes; it reads the ledger once more.
-        allow_full: serve a request that touches every step, which gives the untrained model back. Default no.
+        control: also subtract an equal number of other steps from another copy, or the shares of as many other rows
+            where rows' own shares are recorded, and say how it fared: an effect that the control has too is damage,
+            not forgetting. Default yes; it reads the ledger once more.
+        allow_full: serve a request after which no step is left, together with what spill adds and earlier requests
+            took back; that gives the untrained model back. Default no.
 
     Raises:
-        ExpungeError: a ledger that is pruned, damaged, or of another model; a request that touches every step.
+        ExpungeError: a ledger that is pruned, damaged, or of another model; a request after which no step is left.
 
     Cost: each touched record is read once, twice with the control; with BatchNorm one forward pass over retain.
     Source: Graves, Nagisetty & Ganesh 2021, arXiv:2010.10981.
@@ -118,19 +121,23 @@ class Amnesiac(Method):
         policy = self.batchnorm or ledger.settings.buffers
         touched = ledger.touched(job.request)
         own = ledger.settings.record == "sample"  # each row's own shares, which other rows do not depend on
-        if touched.whole and not own and not self.allow_full:
-            raise ExpungeError(" ".join([*str(touched).splitlines(), "To do it all the same, set allow_full."]))
         done, before = ledger.undone(model), ledger.digest(model)
         asked = frozenset(job.request.rows.ids[job.request.forget.numpy()].tolist())
         rows = asked - done.rows
-        chosen = frozenset(touched.steps.tolist()) if own else self._steps(ledger, touched) - done.steps
-        original = copy.deepcopy(model) if self.control and not own else None
+        chosen = touched.taken
+        if not own:
+            chosen = self._steps(ledger, touched) - done.steps
+            touched = replace(touched, taken=chosen | done.steps)
+            if chosen and touched.whole and not self.allow_full:
+                raise ExpungeError(" ".join([*str(touched).splitlines(), "To do it all the same, set allow_full."]))
+        original = copy.deepcopy(model) if self.control else None
         self._subtract(model, job, ledger.reader().total(chosen if rows else (), self.share_kept, rows), policy)
         if self.repair_epochs and len(chosen):
             job.descend(model, [self._repair()])
         self._tell(job, touched, chosen, done)
-        if original is not None and len(chosen):
-            self._compare(job, original, model, self._others(job, ledger, chosen, done.steps), policy)
+        if original is not None and (rows if own else chosen):
+            drawn = self._other_rows(job, ledger, rows, done) if own else self._other_steps(job, ledger, chosen, done)
+            self._compare(job, original, model, drawn, policy)
         by_now = Undone(rows=done.rows | rows) if own else Undone(steps=done.steps | chosen)
         ledger.note(before, model, by_now, {"request": job.request.hash, "method": self.to_config()})
         return model
@@ -176,40 +183,57 @@ class Amnesiac(Method):
                 "others": touched.others,
                 "bytes": touched.bytes,
                 "subtracted": len(chosen),
+                "lacking": len(touched.taken),
             }
         }
 
-    def _others(self, job: Job, ledger: Ledger, chosen: frozenset[int], done: frozenset[int]) -> list[int]:
+    def _other_steps(self, job: Job, ledger: Ledger, chosen: frozenset[int], done: Undone) -> Drawn:
         """As many recorded steps that are not taken back, drawn at random; all there are where there are fewer."""
-        left = np.array(sorted(set(ledger.stored.tolist()) - chosen - done), dtype=np.int64)
+        left = np.array(sorted(set(ledger.stored.tolist()) - chosen - done.steps), dtype=np.int64)
         order = torch.randperm(len(left), generator=job.run.generator("control"))[: len(chosen)]
-        return [int(s) for s in left[order.numpy()]]
+        return Drawn([int(s) for s in left[order.numpy()]])
 
-    def _compare(
-        self,
-        job: Job,
-        original: nn.Module,
-        after: nn.Module,
-        others: list[int],
-        policy: str,
-    ) -> None:
-        """Subtract other steps from another copy, and say how original, result and control answer."""
-        if job.ledger is None or not others:
-            job.log.notes.append("There is no control: the ledger holds no other steps.")
+    def _other_rows(self, job: Job, ledger: Ledger, rows: frozenset[Id], done: Undone) -> Drawn:
+        """As many rows whose own shares are recorded and not taken back, and the steps that hold these."""
+        left = ledger.others(rows | done.rows)
+        order = torch.randperm(len(left), generator=job.run.generator("control"))[: len(rows)].tolist()
+        drawn = [left[i] for i in order]
+        steps = np.intersect1d(ledger.reader().journal.steps(drawn), ledger.stored)
+        return Drawn(steps.tolist(), drawn)
+
+    def _compare(self, job: Job, original: nn.Module, after: nn.Module, others: Drawn, policy: str) -> None:
+        """Subtract the others from another copy, and say how original, result and control answer."""
+        if job.ledger is None or not others.steps:
+            what = "other steps" if others.rows is None else "shares of other rows"
+            job.log.notes.append(f"There is no control: the ledger holds no {what}.")
             return
         control = copy.deepcopy(original)
-        self._subtract(control, job, job.ledger.reader().total(others, self.share_kept), policy)
+        moved = job.ledger.reader().total(others.steps, self.share_kept, others.rows)
+        self._subtract(control, job, moved, policy)
         retain = job.request.keep[torch.randperm(len(job.request.keep), generator=job.run.generator("sample"))[:5000]]
-        found: dict[str, Any] = {"steps": len(others)}
+        found: dict[str, Any] = {"steps": len(others.steps)} if others.rows is None else {"rows": len(others.rows)}
         for name, one in (("before", original), ("after", after), ("control", control)):
             found[name] = {"forget": _right(one, job, job.request.forget), "retain": _right(one, job, retain)}
         job.log.facts["control"] = found
         b, a, c = found["before"], found["after"], found["control"]
         job.log.notes.append(
             f"Forgotten rows answered right: {b['forget']:.1f} % before, {a['forget']:.1f} % after; retained ones "
-            f"{b['retain']:.1f} % before, {a['retain']:.1f} % after. Control, {len(others):,} other steps subtracted: "
+            f"{b['retain']:.1f} % before, {a['retain']:.1f} % after. Control, {others} subtracted: "
             f"{c['forget']:.1f} % and {c['retain']:.1f} %."
         )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a control takes back: steps, and of these the shares of some rows only, where rows are given."""
+
+    steps: list[int]
+    rows: list[Id] | None = None
+
+    def __str__(self) -> str:
+        if self.rows is None:
+            return f"{len(self.steps):,} other steps"
+        return f"the shares of {len(self.rows):,} other rows"
 
 
 def _right(model: nn.Module, job: Job, index: Tensor) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from expunge.loss import divergence, frozen
 from expunge.method import Card, Job
 from expunge.methods.gradient import GradientMethod
+from expunge.optimizers import Make
 from expunge.phase import Term
 from expunge.request import Request
 from expunge.run import derive
@@ -63,7 +64,7 @@ class BadTeacher(GradientMethod):
     retain_share: float = 0.3
     temperature: float = 1.0
     batch_size: int = 64
-    optimizer: str = "adam"
+    optimizer: str | Make = "adam"
     weight_decay: float = 0.0
 
     name: ClassVar[str] = "bad_teacher"

@@ -73,9 +73,10 @@ class BoundaryExpand(GradientMethod):
         """Widen, descend, narrow."""
         extra = job.request.rows.num_classes
         name, layer = head(model, extra)
+        region = job.settled(model, self.region)
         widen(layer, job.run.generator("one more output"))
         terms = tuple(replace(term, surrogate=Assign(extra)) for term in self.terms())
-        job.descend(model, [replace(self.phase(), terms=terms)], _widened(self.region, f"{name}." if name else ""))
+        job.descend(model, [replace(self.phase(), terms=terms)], _widened(region, f"{name}." if name else ""))
         narrow(layer)
         return model
 

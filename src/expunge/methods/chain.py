@@ -38,7 +38,7 @@ class Chain(Method):
     )
 
     def __post_init__(self) -> None:
-        if not self.steps or not all(isinstance(step, Method) for step in self.steps):
+        if not self.steps:
             raise ExpungeError(f"A chain needs at least one step, each a method; got {self.steps!r}.")
         flat = [inner for step in self.steps for inner in (step.steps if isinstance(step, Chain) else (step,))]
         object.__setattr__(self, "steps", tuple(flat))

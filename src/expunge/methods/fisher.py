@@ -61,11 +61,6 @@ class Fisher(OneStep):
     counts: ClassVar[tuple[str, ...]] = ("samples",)
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"labels": ("model", "own")}
 
-    def field_problems(self) -> list[str]:
-        """Zeroing is asked for or not."""
-        good = isinstance(self.zero_head, bool)
-        return [] if good else [f"zero_head must be true or false; got {self.zero_head!r}."]
-
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every such method, and no head to zero."""
         found = super().problems(model, request, task, given)
@@ -75,7 +70,7 @@ class Fisher(OneStep):
             found.append(f"{self.name}: zero_head needs a linear layer of {request.rows.num_classes} outputs.")
         return found
 
-    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+    def change(self, model: nn.Module, job: Job) -> None:
         """Measure, and shake."""
         sample = sample_of(job, self.samples)
         fisher_d = importance(model, job.task, job.request.rows, sample, job.run, self.labels)
@@ -90,7 +85,6 @@ class Fisher(OneStep):
                     p[list(job.request.classes)] = 0
         at_limit = float((1 / (fisher_d + FLOOR) >= self.limit).double().mean())
         job.log.facts["fisher"] = {"samples": len(sample), "at_limit": at_limit, "noise": float(spread_d.norm())}
-        return model
 
     def spread(self, fisher_d: Tensor) -> Tensor:
         """The standard deviation of each weight's noise, (d,)."""

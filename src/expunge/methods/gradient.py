@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection
 from dataclasses import InitVar, dataclass
-from typing import Any
 
 from torch import nn
 
-from expunge.artifact.saliency import saliency_problems
 from expunge.errors import ExpungeError, raise_if
 from expunge.method import Job, Method
+from expunge.optimizers import Make
 from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.region import Region
 from expunge.request import Request
 from expunge.task.base import Task
+from expunge.weights import step_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class GradientMethod(Method):
         epochs: passes, see the method.
         lr: the peak rate, above 0.
         batch_size: rows in a batch at most. Default 256, as in the SalUn protocol.
-        optimizer: `"sgd"` (default), `"adam"` or `"adamw"`.
-        momentum: of SGD. Default 0.9, as in the SalUn protocol.
+        optimizer: `"sgd"` (default), `"adam"`, `"adamw"` or another name of `torch.optim`, such as `"rmsprop"`; or a
+            function of the weights that returns one.
+        momentum: of SGD, and of others that have it. Default 0.9, as in the SalUn protocol.
         weight_decay: default 5e-4, as in the SalUn protocol.
         clip_norm: gradients, of the weights that may move, are scaled down to this norm. Default: not, unless the
             method says so.
@@ -40,7 +41,7 @@ class GradientMethod(Method):
     epochs: int
     lr: float
     batch_size: int = 256
-    optimizer: str = "sgd"
+    optimizer: str | Make = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip_norm: float | None = None
@@ -49,12 +50,7 @@ class GradientMethod(Method):
     share: InitVar[float | None] = None
 
     def __post_init__(self, share: float | None = None) -> None:  # noqa: RUF033 (a subclass may have such a field)
-        region: Any = self.region
-        if share is not None:
-            if region != "saliency":
-                raise ExpungeError(f"{self.name}: share goes with region='saliency'; the share of salun is its keep.")
-            region = {"saliency": share}
-        object.__setattr__(self, "region", Region.from_config(region))
+        object.__setattr__(self, "region", Region.from_fields(self.region, share, self.name))
         raise_if([f"{self.name}: {problem}" for problem in descent_problems(vars(self)) + self.field_problems()])
 
     def field_problems(self) -> list[str]:
@@ -76,7 +72,7 @@ class GradientMethod(Method):
             region.resolve(model)
         except ExpungeError as error:
             found.append(str(error))
-        return found + (saliency_problems(model) if region.saliency is not None else [])
+        return found + step_problems(model)
 
     def where(self) -> Region | None:
         """Which weights may move; none for all."""

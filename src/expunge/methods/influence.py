@@ -76,11 +76,8 @@ class Influence(OneStep):
 
     def field_problems(self) -> list[str]:
         """The reach is above 0, or none."""
-        reach = self.reach
-        good = reach is None or (
-            isinstance(reach, (int, float)) and not isinstance(reach, bool) and 0 < reach < math.inf
-        )
-        return [] if good else [f"reach must be a number above 0, or null; got {reach!r}."]
+        good = self.reach is None or 0 < self.reach < math.inf
+        return [] if good else [f"reach must be a number above 0, or none; got {self.reach!r}."]
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every such method, and more gradients than can be served."""
@@ -93,7 +90,7 @@ class Influence(OneStep):
             )
         return found
 
-    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+    def change(self, model: nn.Module, job: Job) -> None:
         """Two gradients, one inverse, one step."""
         sample, rows = sample_of(job, self.samples), job.request.rows
         v_d = self._difference(model, job)
@@ -112,7 +109,6 @@ class Influence(OneStep):
         if not torch.isfinite(moved_d).all():
             raise Diverged(f"The step leaves the range of numbers; lower alpha (now {self.alpha:g}) or raise damping.")
         per_sample.put(model, moved_d)
-        return model
 
     def _shortened(self, newton_d: Tensor, weight_d: Tensor, job: Job) -> Tensor:
         """The Newton step, within reach."""

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from expunge.artifact import per_sample
-from expunge.errors import UnknownName, raise_if
+from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Job, Method
+from expunge.region import Region
 from expunge.request import Request
 from expunge.task.base import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneStep(Method):
-    """A method that measures gradients of rows and changes every trained weight once."""
+    """A method that measures gradients of rows and changes every trained weight once.
+
+    Args:
+        region: which weights may change; a `Region`, or plain data as for methods that descend. Default: all.
+        share: with `region="saliency"`, the share of weights that may change. Default 0.5.
+    """
+
+    region: Region | None = None
+    share: InitVar[float | None] = None
 
     above_zero: ClassVar[tuple[str, ...]]  # fields that are numbers above 0
     counts: ClassVar[tuple[str, ...]]  # fields that are whole numbers, 1 or more
     choices: ClassVar[Mapping[str, tuple[str, ...]]]  # fields that are one of some words
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, share: float | None) -> None:
+        object.__setattr__(self, "region", Region.from_fields(self.region, share, self.name))
         found = []
         for name in self.above_zero:
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-                found.append(f"{name} must be a number above 0; got {value!r}.")
+            if not 0 < getattr(self, name) < math.inf:
+                found.append(f"{name} must be a number above 0; got {getattr(self, name)!r}.")
         for name in self.counts:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                found.append(f"{name} must be a whole number, 1 or more; got {value!r}.")
+            if getattr(self, name) < 1:
+                found.append(f"{name} must be a whole number, 1 or more; got {getattr(self, name)!r}.")
         for name, known in self.choices.items():
             if getattr(self, name) not in known:
                 found.append(str(UnknownName(name, getattr(self, name), known)))
@@ -47,7 +56,33 @@ class OneStep(Method):
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every method, and a model whose rows have no gradient of their own."""
         found = super().problems(model, request, task, given)
+        try:
+            (self.region or Region.all()).resolve(model)
+        except ExpungeError as error:
+            found.append(f"{self.name}: {error}")
+        if self.region is not None and self.region.updates is not None:
+            found.append(f"{self.name} takes one step, of which the region takes a part; leave `partial` out of it.")
         return found + [f"{self.name}: {problem}" for problem in per_sample.problems(model)]
+
+    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+        """Change the weights; put back what lies outside the region."""
+        region = job.settled(model, self.region)
+        before_d = per_sample.weights_of(model)
+        self.change(model, job)
+        if region is not None:
+            moves, trained = region.resolve(model), per_sample.trainable(model)
+            inside_d = torch.cat([_inside(p, moves.get(name, False)) for name, p in trained.items()])
+            per_sample.put(model, torch.where(inside_d, per_sample.weights_of(model), before_d))
+        return model
+
+    @abstractmethod
+    def change(self, model: nn.Module, job: Job) -> None:
+        """Measure, and change all trained weights, in place."""
+
+
+def _inside(p: nn.Parameter, where: bool | Tensor) -> Tensor:
+    """Which entries may change, flat."""
+    return (where if isinstance(where, Tensor) else torch.full_like(p, where, dtype=torch.bool)).flatten().to(p.device)
 
 
 def sample_of(job: Job, count: int) -> Tensor:

@@ -52,13 +52,6 @@ class PartialLabelFlip(PartialUpdateMethod):
         dial_rises=False,
     )
 
-    def field_problems(self) -> list[str]:
-        """As above, and which data."""
-        found = super().field_problems()
-        if self.data not in ("forget", "both"):
-            found.append(f"data must be forget or both; got {self.data!r}.")
-        return found
-
     def terms(self) -> tuple[Term, ...]:
         """Forget under other labels, and retain if asked for."""
         flipped = Term("forget", surrogate=Relabel(draw="once"))

@@ -61,10 +61,8 @@ class PartialOptimization(PartialUpdateMethod):
     )
 
     def field_problems(self) -> list[str]:
-        """As above, and the loss."""
+        """As above, and the weight."""
         found = super().field_problems()
-        if self.loss not in ("bounded", "ascent", "joint"):
-            found.append(f"loss must be bounded, ascent or joint; got {self.loss!r}.")
         if not self.forget_weight > 0:
             found.append(f"forget_weight must be above 0; got {self.forget_weight!r}.")
         return found

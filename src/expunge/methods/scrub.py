@@ -70,7 +70,7 @@ class Scrub(GradientMethod):
     def field_problems(self) -> list[str]:
         """Weights and the number of passes in their ranges."""
         found = []
-        if not isinstance(self.max_epochs, int) or self.max_epochs < 0:
+        if self.max_epochs < 0:
             found.append(f"max_epochs must be a whole number, 0 or more; got {self.max_epochs!r}.")
         for name in ("labels", "likeness", "forget_weight"):
             if not 0 <= getattr(self, name) < float("inf"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Generator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from expunge.artifact.ledger import Settings
 from expunge.errors import Diverged, ExpungeError, raise_if
 from expunge.method import NEEDED, Card, Job, Method
+from expunge.methods.dial import Answer, Dial
 from expunge.methods.stand_in import Judge, Judged
 from expunge.request import Request
 from expunge.task.base import Task
@@ -27,12 +28,14 @@ class Search(Method):
 
     The rule `"validation"` knows what a retrained model would do without training one: answer retain and unseen rows as
     the original does, and forgotten rows as it answers unseen ones (a forgotten class: not at all). Where the forgotten
-    rows still stand out, the dial is turned up, and otherwise down; once it is known from both sides, by halves.
+    rows still stand out, the dial is turned up, and otherwise down; once it is known from both sides, by halves. A
+    value that the method refuses bounds the dial on that side.
 
     Args:
         of: the method that is applied; in YAML given like any method, `{name: finetune}`.
-        tries: how often at most, 1 or more. Default 6.
-        dial: the field that is turned, a number above 0. Default: the one on the method's card.
+        tries: how often at most, 1 or more; values that are refused cost nothing and do not count. Default 6.
+        dial: the field that is turned, a number above 0; of a chain, the number of a step from 0, a dot and a field of
+            it, `"0.lr"`. Default: the one on the method's card.
         factor: what it is multiplied with until it is known from both sides, above 1. Default 3: a factor of three in
             the rate turned "no effect" into "model damaged" on Fashion-MNIST.
         enough: a result this near, in points, ends the search. Default 0.5, the distance of two retrainings.
@@ -66,15 +69,13 @@ class Search(Method):
     )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.of, Method):
-            raise ExpungeError(f"search needs a method, e.g. of: {{name: finetune}}; got {self.of!r}.")
+        if self.of is None:
+            raise ExpungeError("search needs a method, e.g. of: {name: finetune}.")
         found = []
-        dial = self.dial or self.of.card.dial
-        known = [f.name for f in fields(self.of)]
-        if dial is None:
-            found.append(f"{self.of.name} has no dial on its card; name one of its fields: {', '.join(known)}.")
-        elif dial not in known or not _is_number(value := getattr(self.of, dial)) or not value > 0:
-            found.append(f"dial must be a field of {self.of.name} that is a number above 0; got {dial!r}.")
+        try:
+            Dial(self.of, self.dial or "")
+        except ExpungeError as error:
+            found.append(str(error))
         if self.tries < 1:
             found.append(f"tries must be 1 or more; got {self.tries!r}.")
         if not 1 < self.factor < math.inf:
@@ -83,14 +84,12 @@ class Search(Method):
             found.append(f"enough must be 0 or more; got {self.enough!r}.")
         if self.sample < 1:
             found.append(f"sample must be 1 or more; got {self.sample!r}.")
-        if self.select not in ("validation", "oracle_gap"):
-            found.append(f"select must be validation or oracle_gap; got {self.select!r}.")
         raise_if([f"search: {problem}" for problem in found])
 
     @property
     def steps(self) -> tuple[Method, ...]:
-        """The method that is applied."""
-        return (self._method,)
+        """The method that is applied, and its steps where it has some."""
+        return (self._method, *getattr(self._method, "steps", ()))
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """The method's own, and what the rule lacks."""
@@ -113,33 +112,41 @@ class Search(Method):
         judge = Judge(model, job, self.sample, oracle)
         best: tuple[nn.Module, Judged, float] | None = None
         tried: list[dict[str, Any]] = []
-        turning = self._turning()
+        applied, turning = 0, self._dial.values(self.factor)
         value = next(turning)
-        for _ in range(self.tries):
-            method = self._at(value)
-            judged = None
-            if method is not None:
+        while applied < self.tries:
+            answer: Answer = "refused"
+            try:
+                method = self._at(value, model, job)
+            except ExpungeError as error:
+                if not tried:
+                    raise
+                tried.append({"value": value, "failed": f"refused: {error}"})
+            else:
+                applied += 1
                 log = Log()
                 try:
                     out = method.apply(copy.deepcopy(model), replace(job, log=log))
                     judged = judge(out)
+                    tried.append({"value": value, **judged.facts})
+                    answer = "weak" if judged.weak else "strong"
                     if best is None or judged.distance < best[1].distance:
                         best = out, judged, value
-                except Diverged:
-                    judged = None  # too strong
+                except Diverged as error:
+                    tried.append({"value": value, "failed": f"diverged: {error}"})
+                    answer = "strong"
                 job.log.add(log)
-            said = judged.facts if judged is not None else {"failed": "diverged or refused"}
-            tried.append({"value": value, **said})
-            if judged is not None and judged.distance <= self.enough:
+            if best is not None and best[1].distance <= self.enough:
                 break
             try:
-                value = turning.send(judged is not None and judged.weak)
+                value = turning.send(answer)
             except StopIteration:
                 break
         if best is None:
-            raise Diverged(f"search: {self._method} diverged or was refused at every value of {self._dial}; lower it.")
+            way = "lower" if self._dial.rises else "raise"
+            raise Diverged(f"search: {self._method} diverged at every value of {self._dial.name}; {way} it.")
         out, judged, value = best
-        self._tell(job, tried, judged, value)
+        self._tell(job, tried, applied, judged, value)
         return out
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -151,42 +158,27 @@ class Search(Method):
         return self.of
 
     @property
-    def _dial(self) -> str:
-        return self.dial or self._method.card.dial or ""
+    def _dial(self) -> Dial:
+        return Dial(self._method, self.dial or "")
 
-    def _at(self, value: float) -> Method | None:
-        """The method with its dial at a value; none where it refuses the value."""
-        try:
-            return replace(self._method, **{self._dial: value})
-        except ExpungeError:
-            return None
+    def _at(self, value: float, model: nn.Module, job: Job) -> Method:
+        """The method with its dial at a value.
 
-    def _turning(self) -> Generator[float, bool, None]:
-        """Values of the dial; is sent whether the last one was too weak."""
-        start = getattr(self._method, self._dial)
-        whole, rises = isinstance(start, int), self._method.card.dial_rises or self.dial is not None
-        weak: float | None = None
-        strong: float | None = None
-        value, known = start, set[float]()
-        while value not in known:
-            known.add(value)
-            if (yield value):
-                weak = value
-            else:
-                strong = value
-            if weak is not None and strong is not None:
-                value = math.sqrt(weak * strong)
-            else:
-                up = (strong is None) == rises
-                value = value * self.factor if up else value / self.factor
-            value = max(1, round(value)) if whole else value
+        Raises:
+            ExpungeError: it refuses the value, or this model and request with it.
+        """
+        method = self._dial.at(value)
+        has = {"recipe": job.pool, "ledger": job.ledger, "unseen": job.unseen}
+        found = method.problems(model, job.request, job.task, {name for name, one in has.items() if one is not None})
+        raise_if(found + (method.ledger_problems(job.ledger.settings) if job.ledger is not None else []))
+        return method
 
-    def _tell(self, job: Job, tried: list[dict[str, Any]], judged: Judged, value: float) -> None:
+    def _tell(self, job: Job, tried: list[dict[str, Any]], applied: int, judged: Judged, value: float) -> None:
         oracle = self.select == "oracle_gap"
         rule = "the distance to a retrained model (the oracle)" if oracle else "the validation rule"
-        job.log.facts["search"] = {"dial": self._dial, "select": self.select, "value": value, "tried": tried}
+        job.log.facts["search"] = {"dial": self._dial.name, "select": self.select, "value": value, "tried": tried}
         job.log.notes.append(
-            f"{self._dial} of {self._method} is {value:.3g}, the best of {len(tried)} by {rule}: "
+            f"{self._dial.name} of {self._method} is {value:.3g}, the best of {applied} by {rule}: "
             f"{judged.distance:.1f} points away. Seconds and examples count all of them."
         )
         if judged.weak and judged.distance > self.enough:
@@ -199,7 +191,3 @@ class Search(Method):
 
     def __str__(self) -> str:
         return f"{self.of} ({'tuned on retraining' if self.select == 'oracle_gap' else 'searched'})"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -71,7 +71,7 @@ class SSD(OneStep):
         wrong = self.gradients == "batch" and self.labels == "model"
         return ["labels: model is an expectation for each row; take gradients: row."] if wrong else []
 
-    def apply(self, model: nn.Module, job: Job) -> nn.Module:
+    def change(self, model: nn.Module, job: Job) -> None:
         """Measure both importances, and dampen."""
         forget_d, all_d = self._importances(model, job)
         chosen_d = forget_d > self.alpha * all_d
@@ -96,7 +96,6 @@ class SSD(OneStep):
                 f"No weight was dampened, so the model is the original: {count:,} were selected, and a dampening of "
                 f"{self.dampening:g} leaves them as they are. Lower it."
             )
-        return model
 
     def _importances(self, model: nn.Module, job: Job) -> tuple[Tensor, Tensor]:
         """Of the forget rows, and of all."""

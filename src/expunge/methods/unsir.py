@@ -14,16 +14,14 @@ from torch import Tensor, nn
 
 from expunge.data.rows import Rows
 from expunge.descend import descend
-from expunge.errors import UnknownName
 from expunge.method import Card, Job
 from expunge.methods.gradient import GradientMethod
+from expunge.optimizers import Make
 from expunge.phase import Phase, Term, descent_problems
 from expunge.request import Request
 from expunge.surrogate.noise import Noise, gaussian_like
 from expunge.task.base import Task
 
-NOISES = ("learned", "gaussian", "none")
-COMPAT = ("paper", "notebook")
 NOTEBOOK_BATCHES = 20  # how often the public notebook shows the noise of a class
 
 
@@ -67,7 +65,7 @@ class Unsir(GradientMethod):
     share: float = 0.36
     noise: Literal["learned", "gaussian", "none"] = "learned"
     batch_size: int = 64
-    optimizer: str = "adam"
+    optimizer: str | Make = "adam"
     weight_decay: float = 0.0
     compat: Literal["paper", "notebook"] = "paper"
 
@@ -83,7 +81,7 @@ class Unsir(GradientMethod):
     )
 
     def field_problems(self) -> list[str]:
-        """Counts, rates and shares in their ranges; names that are known."""
+        """Counts, rates and shares in their ranges."""
         repair = {"epochs": self.repair_epochs, "lr": self.repair_lr}
         found = [f"repair_{problem}" for problem in descent_problems(repair)]
         learning = {"epochs": self.noise_steps, "lr": self.noise_lr}
@@ -97,9 +95,6 @@ class Unsir(GradientMethod):
             found.append(f"share must be above 0 and below 1; got {self.share!r}. For no noise, set noise to none.")
         if self.region is not None and self.region.saliency is not None:
             found.append("saliency is measured on the forget rows, which this method never reads; take another region.")
-        for kind, name, known in (("noise", self.noise, NOISES), ("compat", self.compat, COMPAT)):
-            if name not in known:
-                found.append(str(UnknownName(kind, name, known)))
         return found
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:

@@ -18,6 +18,7 @@ from expunge.errors import ExpungeError
 from expunge.report import gallery, tables, verdicts, wording
 from expunge.report.made import made
 from expunge.report.saved import matches_manifest, read_manifest, read_results
+from expunge.report.tuned import labelled
 
 HERE = Path(__file__).parent
 IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
@@ -64,6 +65,7 @@ def render(results: dict[str, Any], manifest: dict[str, Any] | None, intact: boo
         manifest: what ``manifest.json`` holds; None where there is none.
         intact: whether the measurements have the digest in the manifest; None where that is unknown.
     """
+    results = labelled(results)
     rows = tables.rows(results)
     methods, checks = verdicts.cards(results, rows)
     style = (HERE / "page.css").read_text(encoding="utf-8")

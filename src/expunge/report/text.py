@@ -13,6 +13,7 @@ from rich.text import Text
 from expunge.errors import raise_if
 from expunge.report import tables, verdicts, wording
 from expunge.report.saved import problems_of
+from expunge.report.tuned import labelled
 
 COLUMNS = ("recognised", "others", "fid", "ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow")
 NARROW = ("recognised", "others", "ua", "ra", "ta", "mia", "avg_gap")
@@ -52,7 +53,7 @@ def renderable(results: dict[str, Any]) -> RenderableType:
         ExpungeError: `results` lacks parts.
     """
     raise_if(problems_of(results))
-    return Summary(results)
+    return Summary(labelled(results))
 
 
 def plain(results: dict[str, Any], width: int) -> str:
@@ -85,7 +86,7 @@ def _table(results: dict[str, Any], spreads: bool) -> Table:
     metrics = results["metrics"]
     shown = [name for name in (COLUMNS if spreads else NARROW) if name in metrics]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method")  # the only one that is broken into lines where there is no room
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("× retrain", justify="right", no_wrap=True)

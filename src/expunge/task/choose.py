@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from expunge.data.rows import Rows
+from expunge.errors import ExpungeError
 from expunge.task.base import Task
 from expunge.task.classification import Classification
 from expunge.task.diffusion import Diffusion
@@ -29,7 +30,15 @@ def task_of(
         rows: its data, for the number of classes and how inputs are scaled.
         without: classes that may not stand in for another.
         diffusion: fields of `Diffusion`, such as `guidance`.
+
+    Raises:
+        ExpungeError: the UNet of a text-to-image pipeline, which does not tell its prompts.
     """
     if is_denoiser(model):
         return Diffusion(**{"classes": rows.num_classes, "without": without, "scale": rows.scale, **(diffusion or {})})
+    if type(model).__name__ == "UNet2DConditionModel":
+        raise ExpungeError(
+            "A UNet2DConditionModel is a part of a pipeline. Say how it gets its conditions: "
+            "task=expunge.task.TextToImage.of(pipeline, rows), and pipeline.unet as the model."
+        )
     return Classification(classes=rows.num_classes, without=without)

@@ -87,7 +87,8 @@ class Classification(Task):
             with Run().isolated(), torch.no_grad():
                 out = model(rows.x(torch.arange(min(2, len(rows)))).to(device))
         except Exception as error:  # a user's module may raise anything; whatever it says belongs in our message
-            return [f"The model does not accept inputs of shape {rows.shape} ({rows.name}): {error}"]
+            shown = f"{rows.shape} ({rows.name})"
+            return [f"The model does not accept inputs of shape {shown}: {error}{_other_kind(model)}"]
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -100,3 +101,9 @@ class Classification(Task):
         if not torch.isfinite(logits).all():
             return ["The model returns NaN or infinity on the first rows; its weights are damaged."]
         return []
+
+
+def _other_kind(model: nn.Module) -> str:
+    """What to do where weights are of another kind than inputs, which are float32 or become so in an embedding."""
+    kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
+    return f". Its weights are {', '.join(sorted(kinds))} and inputs float32: give model.float()." if kinds else ""

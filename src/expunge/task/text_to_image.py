@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, MissingExtra, raise_if
+from expunge.io import model_digest
 from expunge.task.diffusion import Diffusion
 from expunge.task.noising import scheduler_problems
 
@@ -73,6 +74,12 @@ class TextToImage(Diffusion):
                 **fields,
             }
         )
+
+    @property
+    def key(self) -> str | None:
+        """With digests of what its `repr` leaves out."""
+        told, parts = super().key, (model_digest({"prompts": self.prompts_CLD}), model_digest(self.vae))
+        return told and f"{told} {parts}"
 
     def predict(self, model: nn.Module, noised_B: Tensor, t_B: Tensor, condition_B: Tensor) -> Tensor:
         """What the UNet predicts of noised latents under prompts, in float32."""

@@ -6,6 +6,7 @@ It never changes a weight, a gradient or random state, so a training with a ledg
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from expunge.artifact.ledger import announced
 from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
@@ -29,7 +31,7 @@ class Step:
         ids: the rows that took part.
         rows: the rows whose shares are recorded one by one; empty when the step is recorded as a whole.
         tensors: one for each recorded tensor; with `rows`, for each row and tensor. Empty when nothing is stored.
-        about: rates and the like, as plain data.
+        about: rates and the like, as plain data; `batches` where fewer announced it than may go into a step.
     """
 
     number: int
@@ -107,6 +109,8 @@ class Capture:
         self.before = [p.detach().clone() for p in self.layers.values()]
         self.before_buffers = [b.clone() for b in self.buffers.values()]
         self.pending: list[list[Id]] = []
+        self.few: list[int] = []  # by how many batches the last steps were announced, while these are too few
+        self.warned = False
         self.scale: float | None = None
         self.hooks = [
             optimizer.register_step_pre_hook(self._before),
@@ -116,8 +120,7 @@ class Capture:
     def uses(self, ids: Iterable[Any], losses: Tensor | None = None) -> None:
         """The rows of the batch that goes into the next step; see `Ledger.uses`."""
         listed = plain(ids)
-        if self.pending and self._was_skipped():
-            self._put_skipped()
+        self.settle()
         if len(self.pending) >= self.accumulate:
             raise ExpungeError(
                 f"ledger.uses was called {len(self.pending) + 1} times before step {self.step + 1}. When gradients of "
@@ -132,24 +135,38 @@ class Capture:
         if self.settings.record == "sample":
             self.shares.take(listed, losses)
 
-    def _was_skipped(self) -> bool:
-        """Whether the scaler left out the step that was announced: it lowers its scale then."""
-        return self.scaler is not None and self.scale is not None and self.scaler.get_scale() < self.scale
+    def settle(self) -> None:
+        """Take down the step that was announced last, if the scaler has left it out: it lowers its scale then."""
+        if self.pending and self.scale is not None and self.scaler.get_scale() < self.scale:
+            self.step += 1
+            self.shares.release()
+            ids, about = self._used()
+            self.put(Step(self.step, ids, (), [], {**about, "skipped": True}))
 
-    def _put_skipped(self) -> None:
-        self.step += 1
-        self.shares.release()
-        self.put(Step(self.step, self._used(), (), [], {"skipped": True}))
-
-    def _used(self) -> tuple[Id, ...]:
-        """The rows of all batches since the last step, in all processes."""
-        mine = list(dict.fromkeys(i for batch in self.pending for i in batch))
+    def _used(self) -> tuple[tuple[Id, ...], dict[str, Any]]:
+        """The rows of all batches since the last step, in all processes, and whether these were too few."""
+        mine, batches = list(dict.fromkeys(i for batch in self.pending for i in batch)), len(self.pending)
         self.pending = []
         if self.gather:
             everybody: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(everybody, mine)
-            mine = list(dict.fromkeys(i for some in everybody for i in some))
-        return tuple(mine)
+            torch.distributed.all_gather_object(everybody, (mine, batches))
+            mine = list(dict.fromkeys(i for some, _ in everybody for i in some))
+            batches = min(count for _, count in everybody)
+        self._see(batches)
+        return tuple(mine), announced.about(batches, self.accumulate)
+
+    def _see(self, batches: int) -> None:
+        """Warn, once, of a second step in a row that too few batches announced; the last of an epoch may be such."""
+        self.few = [*self.few[-1:], batches] if batches < self.accumulate else []
+        if len(self.few) > 1 and not self.warned:
+            self.warned = True
+            counts = " and ".join(map(str, dict.fromkeys(self.few)))
+            warnings.warn(
+                f"Steps {self.step - 1}, {self.step} were announced by {counts} of {self.accumulate} batches. If more "
+                "went into them, their rows could not be found again: call ledger.uses(ids) for every batch; if not, "
+                "say how many do: ledger.watch(..., accumulate=n).",
+                stacklevel=2,
+            )
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self.pending:
@@ -191,9 +208,8 @@ class Capture:
         )
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        ids = self._used()
         self.step += 1
-        about: dict[str, Any] = {}
+        ids, about = self._used()
         rows: tuple[Hashable, ...] = ()
         tensors: list[Tensor] = []
         with torch.no_grad():
@@ -201,7 +217,7 @@ class Capture:
                 updates = self._updates()
                 tensors = updates if self._stored(ids) else []
             else:
-                about = self.shares.rates()
+                about |= self.shares.rates()
                 rows, tensors = self.shares.release()
                 if self.settings.record == "gradient" and not self._stored(ids):
                     tensors = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from torch import nn
 
 from expunge import io
-from expunge.artifact.ledger import deletions, manifest
+from expunge.artifact.ledger import announced, deletions, manifest
 from expunge.artifact.ledger.capture import watched
 from expunge.artifact.ledger.deletions import Undone
+from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.reading import Reader
 from expunge.artifact.ledger.settings import Settings
@@ -85,8 +86,15 @@ class LedgerFolder:
         return self._open().bytes_of(self._open().steps())
 
     def verify(self) -> list[str]:
-        """Read everything; a sentence for each record that is damaged or missing. Cost: one pass over the files."""
-        return self._open().verify()
+        """Read everything; a sentence for each record that is damaged or missing, and one for steps short of batches.
+
+        Cost: one pass over the files.
+        """
+        found = self._open().verify()
+        with suppress(ExpungeError):  # a damaged index is told already
+            if short := announced.count(self._open().abouts(range(1, self.steps + 1))):
+                found.append(announced.sentence(short, self.steps))
+        return found
 
     def digest(self, model: nn.Module) -> str:
         """A digest of all weights of a model, recorded or not; buffers do not count."""
@@ -135,6 +143,10 @@ class LedgerFolder:
                 "without further training in between; a training that was never closed has no end."
             )
         return found
+
+    def others(self, rows: Iterable[Id]) -> list[Id]:
+        """The rows but these whose own shares are recorded, and not purged."""
+        return deletions.other_rows(self._open(), self.stored.tolist(), Undone(rows=frozenset(rows)))
 
     def note(self, before: str, after: nn.Module, done: Undone, about: Mapping[str, Any]) -> None:
         """Write down what is taken back in a model by now, so that no later request takes it back twice."""

@@ -169,6 +169,8 @@ class Ledger(LedgerFolder):
         """
         if self._capture is None:
             raise ExpungeError("ledger.mark was called before ledger.watch(model, optimizer).")
+        if not self._capture.gather:  # which several processes do together, and only one of them may be here
+            self._capture.settle()
         if self._writer is None:
             return self._capture.step
         self._writer.sync()
@@ -213,9 +215,13 @@ class Ledger(LedgerFolder):
         journal.rewind(step)
 
     def close(self) -> None:
-        """Bring everything to the disk and let go of the optimiser; the ledger then knows the weights it ends at."""
+        """Bring everything to the disk and let go of the optimiser; the ledger then knows the weights it ends at.
+
+        Where each of several processes tells its own rows, each closes.
+        """
         try:
             if self._capture is not None:
+                self._capture.settle()
                 self._capture.detach()
                 self.mark()
         except BaseException:

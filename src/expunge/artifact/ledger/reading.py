@@ -55,10 +55,10 @@ class Reader:
         factors = self._factors()
         for step, parts in self.updates(steps):
             chosen = self._of_rows(step, parts, wanted)
-            factor = 1.0 if factors is None else factors[step - 1]
             names = list(found) if len(chosen) == len(found) else list(self.shapes)
             for i, part in enumerate(chosen):
                 name = names[i % len(names)]
+                factor = 1.0 if factors is None else factors[name][step - 1]
                 positions, values = self._kept(part, keep if name in self.shapes else None)
                 if positions is None:
                     found[name] += factor * values if factor != 1 else values
@@ -109,8 +109,17 @@ class Reader:
         layers = len(self.shapes)
         return [p for i, row in enumerate(rows) if row in wanted for p in parts[i * layers : (i + 1) * layers]]
 
-    def _factors(self) -> list[float] | None:
-        """How far each step's gradient reached; none where updates are recorded."""
+    def _factors(self) -> dict[str, list[float]] | None:
+        """How far each step's gradient reached in each layer; none where updates are recorded."""
         if self.settings.record == "update":
             return None
-        return reach([a if "kind" in a else {} for a in self.journal.abouts(self.journal.steps())])
+        abouts = self.journal.abouts(self.journal.steps())
+        moving = [a if "kind" in a else {} for a in abouts]
+        stills = [set(a.get("still", "").split()) for a in abouts]  # optimisers pass over what has no gradient
+        everywhere = reach(moving)
+        return {
+            name: reach([{} if str(i) in still else a for a, still in zip(moving, stills)])
+            if any(str(i) in still for still in stills)
+            else everywhere
+            for i, name in enumerate(self.shapes)
+        }

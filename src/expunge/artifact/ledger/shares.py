@@ -72,10 +72,17 @@ class Shares:
                 f"ledger.uses(ids, losses=losses_B / len(losses_B)); got {got} for {len(ids)} ids."
             )
         chosen = [i for i, row in enumerate(ids) if self.sensitive is None or row in self.sensitive]
+        learning = [p for p in self.layers if p.requires_grad]  # the others are frozen, now or for good
+        if not learning:
+            raise ExpungeError(
+                "No recorded layer requires a gradient any more, so the next step would record nothing; are the layers "
+                "not all frozen? Close the ledger where they are."
+            )
         for i in chosen:  # one backward pass each; exact with BatchNorm as well, where rows cannot be told apart
-            found = torch.autograd.grad(losses[i], self.layers, retain_graph=True, allow_unused=True)
+            found = iter(torch.autograd.grad(losses[i], learning, retain_graph=True, allow_unused=True))
+            gradients = [next(found) if p.requires_grad else None for p in self.layers]
             self.rows.append(ids[i])
-            self.gradients += [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.layers)]
+            self.gradients += [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, self.layers)]
 
     def release(self) -> tuple[tuple[Hashable, ...], list[Tensor]]:
         """Rows and gradients of the step that was just taken; with Adam, as its step scaled them."""
@@ -96,8 +103,10 @@ class Shares:
         return scale
 
     def rates(self) -> dict[str, Any]:
-        """What must be known of this step to follow a gradient through it."""
-        return _rates(self.optimizer, self.optimizer.param_groups[0])
+        """What must be known of this step to follow a gradient through it; `still` are the layers it passed over."""
+        still = [str(i) for i, p in enumerate(self.layers) if p.grad is None]  # as text, which outlives a purge
+        rates = _rates(self.optimizer, self.optimizer.param_groups[0])
+        return {**rates, "still": " ".join(still)} if still else rates
 
     def without_decay(self, updates: list[Tensor], before: list[Tensor]) -> list[Tensor]:
         """The updates without weight decay's part of them, momentum's memory of it included."""

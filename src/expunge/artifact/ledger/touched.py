@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from expunge.artifact.ledger import announced
 from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
@@ -34,6 +35,10 @@ class Touched:
             not known.
         purged: touched steps whose payload has been removed.
         record: of the ledger's settings.
+        skipped: the steps, of all, that moved no weight.
+        short: steps, of all, that seem to have been announced by too few batches; see `announced`.
+        taken: the steps that a model lacks afterwards: the touched ones, those that spill adds to them, and those of
+            earlier requests.
     """
 
     steps: np.ndarray = field(repr=False)
@@ -44,6 +49,9 @@ class Touched:
     random: float | None
     purged: int
     record: str
+    skipped: frozenset[int] = field(repr=False)
+    short: int
+    taken: frozenset[int] = field(repr=False)
 
     @property
     def share(self) -> float:
@@ -52,8 +60,8 @@ class Touched:
 
     @property
     def whole(self) -> bool:
-        """Whether every step is touched, so that undoing them is starting anew."""
-        return len(self.steps) == self.total
+        """Whether the model lacks every step afterwards, so that undoing them is starting anew."""
+        return len(self.taken | self.skipped) == self.total
 
     def __str__(self) -> str:
         random = "" if self.random is None else f"; random batches: {100 * self.random:.1f} %"
@@ -68,17 +76,30 @@ class Touched:
                 f"{self.others:,} rows that stay took part in these steps too; subtracting the steps takes back "
                 "part of what they taught."
             )
+            if len(self.taken) != len(self.steps):
+                lines.append(
+                    f"With the steps that spill adds and earlier requests took back, the model lacks "
+                    f"{len(self.taken):,} of {self.total:,} ({100 * self._lacking:.1f} %) afterwards."
+                )
         lines.append(self._meaning())
+        if self.short:
+            lines.append(announced.sentence(self.short, self.total))
         if self.purged:
             lines.append(f"The payload of {self.purged:,} of these steps has been purged.")
         return "\n".join(lines)
+
+    @property
+    def _lacking(self) -> float:
+        """The share of all steps that the model lacks afterwards, from 0 to 1."""
+        return len(self.taken) / max(self.total, 1)
 
     def _meaning(self) -> str:
         if self.record == "sample":
             return "The cost to other rows does not depend on the number of steps."
         if self.whole:
-            return "Every step is touched: subtracting all of them gives the untrained model back. Retrain instead."
-        if self.share > LARGE:
+            which = "touched" if len(self.taken) == len(self.steps) else "touched or taken back by then"
+            return f"Every step is {which}: subtracting all of them gives the untrained model back. Retrain instead."
+        if self._lacking > LARGE:
             return (
                 f"Above about {100 * LARGE:.0f} % the model suffers: keep a small share of each layer "
                 "(partial_amnesiac), repair afterwards, or use partial_label_flip or retraining. In a new training, "
@@ -100,11 +121,14 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
         ExpungeError: ids that no step has ever used, or that are not among the sensitive ones.
     """
     asked = _as_used(journal, plain(ids))
+    abouts = journal.abouts(range(1, journal.last + 1))
+    short = announced.count(abouts)
     if unknown := journal.unknown(asked):
-        raise ExpungeError(
+        told = (
             f"{len(unknown):,} of {len(asked):,} ids took part in no step that the ledger holds, e.g. "
             f"{', '.join(map(repr, unknown[:3]))}. Were they trained on, under the same ids, and not purged since?"
         )
+        raise ExpungeError(f"{told} {announced.sentence(short, journal.last)}" if short else told)
     if settings.sensitive is not None and (left_out := set(asked) - set(settings.sensitive)):
         raise ExpungeError(
             f"The ledger records sensitive rows only, and {len(left_out):,} of {len(asked):,} ids are not among them, "
@@ -112,13 +136,26 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
         )
     steps = journal.steps(asked)
     others = len(set(journal.ids_of(steps)) - set(asked)) if len(steps) else 0
-    purged = sum(bool(about.get("purged")) for about in journal.abouts(steps))
+    purged = sum(bool(abouts[step - 1].get("purged")) for step in steps.tolist())
+    skipped = frozenset(step for step, about in enumerate(abouts, start=1) if about.get("skipped"))
     size = journal.bytes_of(steps)
     random = None
     if rows is not None and len(steps):
         batch = round(np.mean([len(journal.ids_of([s])) for s in steps[:: max(1, len(steps) // 3)]]))
         random = expected_share(len(asked), rows, max(batch, 1))
-    return Touched(steps, journal.last, len(asked), others, size, random, purged, settings.record)
+    return Touched(
+        steps=steps,
+        total=journal.last,
+        asked=len(asked),
+        others=others,
+        bytes=size,
+        random=random,
+        purged=purged,
+        record=settings.record,
+        skipped=skipped,
+        short=short,
+        taken=frozenset(steps.tolist()),
+    )
 
 
 def known_ids(journal: Journal, ids: Iterable[Hashable]) -> list[Id]:

@@ -267,4 +267,4 @@ def _notes(bench: Bench, lineup: Lineup, skill: dict[str, Any]) -> list[str]:
         notes.append("That is too seldom to judge by: train it longer, or give a better one (generation.classifier).")
     if not lineup.of(RETRAIN):
         notes.append("There is no retrained model to compare with.")
-    return notes
+    return notes + lineup.said

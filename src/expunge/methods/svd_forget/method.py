@@ -66,7 +66,7 @@ class SVDForget(Method):
         problems = []
         for field in ("scale_retain", "scale_forget"):
             scales = getattr(self, field)
-            good = isinstance(scales, tuple) and scales and all(s > 0 and math.isfinite(s) for s in scales)
+            good = scales and all(0 < s < math.inf for s in scales)
             if not good or list(scales) != sorted(set(scales)):
                 problems.append(f"{field} must be one or more finite numbers above 0, rising; got {scales!r}.")
         for field in ("samples", "validation"):

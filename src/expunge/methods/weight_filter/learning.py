@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from expunge.artifact.gates import Gated
 from expunge.data.rows import Rows
 from expunge.descend import Log, descend
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, raise_if
 from expunge.layout import channels_last
 from expunge.loss import Loss
+from expunge.outputs import finite_problems
 from expunge.phase import Phase, Term
 from expunge.run import Run
 from expunge.task.base import Task
@@ -155,7 +156,7 @@ def learn(gated: Gated, rows: Rows, index: Tensor, task: Task, how: Round, run: 
         with channels_last(gated.frozen):
             log = descend(gated, rows, parts, task, [phase], run)
     except ExpungeError:
-        _look_for_nan(gated, rows, torch.cat(list(parts.values())), task, run)
+        raise_if(finite_problems(gated.frozen, task, rows, torch.cat(list(parts.values())).unique()))
         raise
     gated.left = _left(gated, rows, parts["forget"].unique(), task, run)
     log.examples += (draws - 1) * how.epochs * len(parts["retain"])  # each is shown so often
@@ -186,16 +187,3 @@ def _left(gated: Gated, rows: Rows, index: Tensor, task: Task, run: Run) -> tupl
                 right += int((task.scores(under, rows.x(part).to(device)).argmax(1).cpu() == rows.y[part]).sum())
             found.append(right / max(1, len(mine)))
     return tuple(found)
-
-
-def _look_for_nan(gated: Gated, rows: Rows, index: Tensor, task: Task, run: Run) -> None:
-    device = run.device_of(gated)
-    with run.isolated(), torch.no_grad():
-        for part in index.unique().split(256):
-            bad = ~torch.isfinite(task.scores(gated.frozen, rows.x(part).to(device))).all(1).cpu()
-            if bad.any():
-                ids = rows.ids[part[bad][:3].numpy()].tolist()
-                raise ExpungeError(
-                    f"The model itself returns NaN or infinity for rows of {rows.name}, e.g. {ids}, so no gates can be "
-                    "learned on them. Repair the model, or leave these rows out."
-                )

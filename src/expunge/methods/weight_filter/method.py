@@ -16,7 +16,7 @@ from expunge.artifact.activations import find_layers
 from expunge.artifact.gates import Gated, choose
 from expunge.data.rows import Rows
 from expunge.descend import Log
-from expunge.errors import UnknownName, raise_if
+from expunge.errors import ExpungeError, raise_if
 from expunge.io import index_digest, model_digest, structure_digest
 from expunge.method import Card, Job, Method
 from expunge.methods.weight_filter.learning import Round, learn
@@ -26,7 +26,6 @@ from expunge.run import Run
 from expunge.task.base import Task
 from expunge.task.classification import Classification
 
-GATES = ("classes", "request")
 DOUBT = 0.05  # share of a class's rows shown that may still be recognised without a word
 TOLD = 10  # units of each class that are named
 
@@ -105,14 +104,12 @@ class WeightFilter(Method):
             problems.append(f"floor must be above 0; got {self.floor!r}. For the published loss, set 1e-8.")
         if not math.isfinite(self.start):
             problems.append(f"start must be a finite number; got {self.start!r}.")
-        if self.gates not in GATES:
-            problems.append(str(UnknownName("kind of gates", self.gates, GATES)))
         if self.layers is not None and not self.layers:
             problems.append("layers must name one layer at least; for all but the head, leave it out.")
         raise_if([f"{self.name}: {p}" for p in problems])
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
-        """As for every method, no layer to gate, and retain rows of a class that must go."""
+        """As for every method, layers that cannot be gated, and retain rows of a class that must go."""
         found = super().problems(model, request, task, given)
         layers, others = find_layers(model)
         if not layers:
@@ -124,6 +121,12 @@ class WeightFilter(Method):
                 f"{int(inside.sum()):,} of the {len(inside):,} retain rows are of a class that must go. Name the "
                 "classes in the request: Request(rows, classes=[...])."
             )
+        there = _there(request)
+        if not found and not task.problems(model, request.rows.take(there[:2])):
+            try:
+                self._on(copy.deepcopy(model), request.rows, there, [_going(request)], Run())
+            except ExpungeError as error:
+                found.append(f"{self.name}: {error}")
         return found
 
     def prepare(self, model: nn.Module, rows: Rows, *, task: Task | None = None, run: Run | None = None) -> Gated:
@@ -143,19 +146,19 @@ class WeightFilter(Method):
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """Take the gates from the store, or learn them; fold those of the request."""
         request = job.request
-        index = (request.state != GONE).nonzero().flatten()
+        index = _there(request)
         there = request.rows.y[index].unique().tolist()
-        sets = [(c,) for c in there] if self.gates == "classes" else [request.classes]
+        sets = [(c,) for c in there] if self.gates == "classes" else [_going(request)]
         gated = self._gated(model, request.rows, index, sets, job.task, job.run, job.log)
         job.made["gates"] = gated
         job.log.facts["gates"] = self._told(gated, request.rows)
         job.log.notes += self._doubts(gated, request)
-        return gated.forgetting(request.classes)
+        return gated.forgetting(_going(request))
 
     def forgetting(self, made: Mapping[str, Any], request: Request) -> nn.Module:
         """The original model without other classes; nothing is learned."""
         gated: Gated = made["gates"]
-        return gated.forgetting(request.classes)
+        return gated.forgetting(_going(request))
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -170,19 +173,10 @@ class WeightFilter(Method):
         log: Log,
     ) -> Gated:
         """The gates for these sets of classes; the model becomes part of what is returned."""
-        device = run.device_of(model)
-        modes = [(m, m.training) for m in model.modules()]
-        model.to(device).eval()
-        x_2 = rows.x(_two(rows, index)).to(device)
-        with run.isolated():
-            layers, notes = choose(model, x_2, rows.num_classes, self.layers)
-            for module, mode in modes:
-                module.training = mode
-            gated = Gated(model, layers, sets, self.start, self.hard).to(device)
-            gated.check(x_2, run.generator("check"))
+        gated, notes = self._on(model, rows, index, sets, run)
         log.notes += notes
-        key = self._key(gated, rows, index, run)
-        store = Store() if self.keep_gates else None
+        key = self._key(gated, rows, index, task, run)
+        store = Store() if self.keep_gates and task.key is not None else None
         kept = store.get(key) if store is not None else None
         if kept is not None:
             with torch.no_grad():
@@ -196,10 +190,26 @@ class WeightFilter(Method):
             store.put(key, {"free": gated.free}, about)
         return gated
 
+    def _on(
+        self, model: nn.Module, rows: Rows, index: Tensor, sets: Sequence[tuple[int, ...]], run: Run
+    ) -> tuple[Gated, list[str]]:
+        """Open gates on the layers that can have some, and what was left out; refused where there is none."""
+        device = run.device_of(model)
+        modes = [(m, m.training) for m in model.modules()]
+        model.to(device).eval()
+        x_2 = rows.x(_two(rows, index)).to(device)
+        with run.isolated():
+            layers, notes = choose(model, x_2, rows.num_classes, self.layers)
+            for module, mode in modes:
+                module.training = mode
+            gated = Gated(model, layers, sets, self.start, self.hard).to(device)
+            gated.check(x_2, run.generator("check"))
+        return gated, notes
+
     def _round(self) -> Round:
         return Round(**{f.name: getattr(self, f.name) for f in fields(Round)})
 
-    def _key(self, gated: Gated, rows: Rows, index: Tensor, run: Run) -> dict[str, Any]:
+    def _key(self, gated: Gated, rows: Rows, index: Tensor, task: Task, run: Run) -> dict[str, Any]:
         """Everything that the learned gates depend on."""
         model = gated.frozen
         return {
@@ -211,6 +221,7 @@ class WeightFilter(Method):
             "sets": gated.sets,
             "rows": rows.hash,
             "part": index_digest(index),
+            "task": task.key,
             "learning": {"start": self.start, **asdict(self._round())},
             "seed": run.seed,
             "device": run.device_of(model).type,
@@ -248,6 +259,16 @@ class WeightFilter(Method):
                 for r in range(len(names))
             ],
         }
+
+
+def _there(request: Request) -> Tensor:
+    """The positions of the rows that had not gone before."""
+    return (request.state != GONE).nonzero().flatten()
+
+
+def _going(request: Request) -> tuple[int, ...]:
+    """The classes of a request of which there still are rows."""
+    return tuple(request.rows.y[request.forget].unique().tolist())
 
 
 def _two(rows: Rows, index: Tensor) -> Tensor:

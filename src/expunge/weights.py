@@ -1,0 +1,55 @@
+"""What weights must be like for a method to move them, and whether it did."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+def dense_problems(model: nn.Module) -> list[str]:
+    """Weights that are stored as sparse tensors, a sentence each."""
+    sparse = [(name, p.layout) for name, p in model.named_parameters() if p.layout != torch.strided]
+    return [f"{name} is no dense tensor ({kind}); make it dense first." for name, kind in sparse]
+
+
+def step_problems(model: nn.Module) -> list[str]:
+    """Weights on which no optimiser can take small steps, a sentence for each kind."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    narrow = [name for name, p in trained if p.dtype in NARROW]
+    sparse = [
+        name
+        for name, module in model.named_modules()
+        if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
+    found = []
+    if narrow:
+        found.append(
+            f"{len(narrow)} trained weights are of 16 bits, e.g. {narrow[0]}, so that small steps round away. Take the "
+            "model in float32, model.float(), and convert what comes out; precision: bf16 makes it as fast."
+        )
+    if sparse:
+        found.append(f"{', '.join(sparse)} gives sparse gradients, which are not served; set its sparse to False.")
+    return found
+
+
+def differ(before: nn.Module, after: nn.Module) -> bool:
+    """Whether any parameter or buffer differs; a method that did nothing has removed nothing."""
+    old, new = before.state_dict(), after.state_dict()
+    if old.keys() != new.keys():
+        return True
+    return any(v.shape != old[name].shape or not torch.equal(v.cpu(), old[name].cpu()) for name, v in new.items())
+
+
+def moved_share(before: nn.Module, after: nn.Module) -> float:
+    """The share of parameter entries whose values differ, from 0 to 1; 1 for another architecture."""
+    old = dict(before.named_parameters())
+    changed = total = 0
+    for name, p in after.named_parameters():
+        total += p.numel()
+        if name in old and old[name].shape == p.shape:
+            changed += int(torch.count_nonzero(p.detach().cpu() != old[name].detach().cpu()))
+        else:
+            changed += p.numel()
+    return changed / max(total, 1)
