@@ -44,6 +44,7 @@ def table(settings: dict, seeds: tuple[int, ...]) -> dict:
         train, unseen = ex.data.load("mnist", limit=LIMIT)
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:ROWS].sort().values
         ids = train.ids[chosen.numpy()].tolist()
+        others = [i for i in train.ids[: 3 * ROWS].tolist() if i not in ids][: 2 * ROWS]  # of which controls are made
         request, forgotten = ex.Request(train, ids=ids), train.take(chosen)
         recipe = {**RECIPE, **settings}
         began = time.perf_counter()
@@ -52,7 +53,7 @@ def table(settings: dict, seeds: tuple[int, ...]) -> dict:
         retrained = ex.Recipe(model="lenet", **recipe)(train, ids=train.ids[request.keep.numpy()], seed=seed)
         note(found, "retrain", retrained, forgotten, unseen, 0.0)
         for record in ("update", "gradient", "sample"):
-            sensitive = {} if record == "update" else {"sensitive": ids}
+            sensitive = {} if record == "update" else {"sensitive": [*ids, *others]}
             with tempfile.TemporaryDirectory() as folder:
                 recorded = ex.Recipe(model="lenet", **recipe, ledger={"keep": 1.0, "record": record, **sensitive})
                 began = time.perf_counter()
@@ -62,7 +63,7 @@ def table(settings: dict, seeds: tuple[int, ...]) -> dict:
                 for keep, scale in [(1.0, 1.0), *scaled]:
                     name, fields = ("amnesiac", {}) if keep == 1 else ("partial_amnesiac", {"keep": keep})
                     fields = {**fields, "scale": scale}
-                    control = record == "update"
+                    control = record != "gradient"
                     result = ex.unlearn(model, request, name, ledger=folder, seed=seed, control=control, **fields)
                     row = f"{record}, keep {keep:g}" + (f", scale {scale:g}" if scale < 1 else "")
                     note(found, row, result.model, forgotten, unseen, result.seconds)

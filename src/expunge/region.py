@@ -251,20 +251,15 @@ class Region:
         return {**chosen, "batchnorm": self.batchnorm}
 
     @classmethod
-    def from_fields(cls, region: Any, share: float | None, whose: str) -> Region | None:
-        """The region of a method from its fields: `share` belongs to `region="saliency"`."""
-        if share is not None:
-            if region != "saliency":
-                raise ExpungeError(f"{whose}: share goes with region='saliency'; the share of salun is its keep.")
-            region = {"saliency": share}
-        return cls.from_config(region)
-
-    @classmethod
-    def from_config(cls, config: Region | Mapping[str, Any] | str | None) -> Region | None:
+    def from_config(cls, config: Any, share: float | None = None) -> Region | None:
         """A region from plain data: `"all"`, `"saliency"`, `{"layers": "fc*"}` or `{"last": 2}`.
 
-        Each mapping may have `batchnorm`, `partial` with `rule`, and `saliency` with `aggregation` and `scope`.
+        Each mapping may have `batchnorm`, `partial` with `rule`, and `saliency` with `aggregation` and `scope`; `share`
+        may go with `"saliency"`.
         """
+        if share is not None and config != "saliency":
+            raise ExpungeError("share goes with region='saliency'; the share of salun is its keep.")
+        config = config if share is None else {"saliency": share}
         if config is None or isinstance(config, Region):
             return config
         if isinstance(config, str):

@@ -285,7 +285,7 @@ def test_methods_are_immutable(name):
 
 @pytest.mark.parametrize("name", DESCENDING)
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": -1}, {"lr": 0.0}, {"optimizer": "adagrad"}, {"batch_size": 0}, {"schedule": "linear"}]
+    "wrong", [{"epochs": -1}, {"lr": 0.0}, {"optimizer": "sgdd"}, {"batch_size": 0}, {"schedule": "linear"}]
 )
 def test_wrong_settings_are_refused_by_name(name, wrong):
     with pytest.raises(ExpungeError, match=next(iter(wrong))):

@@ -8,7 +8,7 @@ import torch
 
 import expunge as ex
 from expunge import ExpungeError, Request, Rows
-from expunge.request import read_ids
+from expunge.data.ids import read_ids
 from kit import Recording
 
 

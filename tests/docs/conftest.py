@@ -32,7 +32,7 @@ def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     x = np.zeros((40, 28, 28), dtype=np.uint8)
     y = np.arange(40) % 10
     for name in ("mnist", "fashion_mnist"):
-        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x + 1, y_test=y)
     monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path))
     train, _ = ex.data.load("digits", limit=200)
     (tmp_path / "ids.csv").write_text("id\n" + "".join(f"{i}\n" for i in train.ids[:5]))

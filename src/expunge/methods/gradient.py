@@ -50,7 +50,7 @@ class GradientMethod(Method):
     share: InitVar[float | None] = None
 
     def __post_init__(self, share: float | None = None) -> None:  # noqa: RUF033 (a subclass may have such a field)
-        object.__setattr__(self, "region", Region.from_fields(self.region, share, self.name))
+        object.__setattr__(self, "region", Region.from_config(self.region, share))
         raise_if([f"{self.name}: {problem}" for problem in descent_problems(vars(self)) + self.field_problems()])
 
     def field_problems(self) -> list[str]:

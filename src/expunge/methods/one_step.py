@@ -36,7 +36,7 @@ class OneStep(Method):
     choices: ClassVar[Mapping[str, tuple[str, ...]]]  # fields that are one of some words
 
     def __post_init__(self, share: float | None) -> None:
-        object.__setattr__(self, "region", Region.from_fields(self.region, share, self.name))
+        object.__setattr__(self, "region", Region.from_config(self.region, share))
         found = []
         for name in self.above_zero:
             if not 0 < getattr(self, name) < math.inf:

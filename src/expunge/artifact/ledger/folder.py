@@ -19,8 +19,9 @@ from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.reading import Reader
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.touched import Touched, known_ids, touched
+from expunge.data.ids import read_ids
 from expunge.errors import ExpungeError
-from expunge.request import Request, read_ids
+from expunge.request import Request
 
 
 class LedgerFolder:

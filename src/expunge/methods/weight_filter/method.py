@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -210,8 +210,9 @@ class WeightFilter(Method):
         return Round(**{f.name: getattr(self, f.name) for f in fields(Round)})
 
     def _key(self, gated: Gated, rows: Rows, index: Tensor, task: Task, run: Run) -> dict[str, Any]:
-        """Everything that the learned gates depend on."""
+        """Everything that the learned gates depend on, which is nothing of the request in hand."""
         model = gated.frozen
+        whole = replace(task, without=()) if isinstance(task, Classification) else task  # only its scores count
         return {
             "kind": "gates",
             "version": self.card.version,
@@ -221,7 +222,7 @@ class WeightFilter(Method):
             "sets": gated.sets,
             "rows": rows.hash,
             "part": index_digest(index),
-            "task": task.key,
+            "task": whole.key,
             "learning": {"start": self.start, **asdict(self._round())},
             "seed": run.seed,
             "device": run.device_of(model).type,
