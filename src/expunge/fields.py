@@ -84,38 +84,34 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 
 def _as(value: Any, hint: Any) -> Any:
-    """The value as this kind has it, or `_OTHER`; the value itself where the kind cannot be told."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return next((found for part in parts if (found := _as(value, part)) is not _OTHER), _OTHER)
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        value = value.item()
-    if origin is Literal:
-        return value if any(type(value) is type(part) and value == part for part in parts) else _OTHER
-    if origin is tuple:
-        return _tuple(value, parts)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            return _OTHER
-    if hint in (int, float) and isinstance(value, bool):
-        return _OTHER
-    kind = origin or hint
-    if not isinstance(kind, type) or hasattr(kind, "from_config"):
-        return value
+    """The value as this kind has it, or `_OTHER`; the value itself where the kind reads plain data by itself."""
+    from pydantic import ValidationError
+
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    strict = None if any(hasattr(kind, "from_config") for kind in kinds) else _strict(hint)
     try:
-        return value if isinstance(value, kind) else _OTHER
-    except TypeError:  # a protocol that cannot be asked
-        return value
-
-
-def _tuple(value: Any, parts: tuple[Any, ...]) -> Any:
-    if not isinstance(value, (tuple, list)):
+        return value if strict is None else strict.validate_python(_plain(value))
+    except ValidationError:
         return _OTHER
-    kinds = [parts[0]] * len(value) if parts[-1:] == (...,) else list(parts)
-    found = tuple(_as(one, kind) for one, kind in zip(value, kinds))
-    return found if len(kinds) == len(value) and not any(one is _OTHER for one in found) else _OTHER
+
+
+@functools.cache
+def _strict(hint: Any) -> Any:
+    """What checks a kind; none for a protocol, which cannot be asked."""
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic_core import SchemaError
+
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except SchemaError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Tuples for lists, and numbers for scalars of NumPy and PyTorch."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 _KINDS = {NoneType: "none", bool: "true or false", int: "a whole number", float: "a number", str: "text"}

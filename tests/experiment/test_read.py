@@ -91,7 +91,7 @@ def test_limit(tmp_path: Path) -> None:
 def test_rows_that_the_given_original_forgot_earlier_count_as_gone(tmp_path: Path, train: ex.Rows) -> None:
     model = ex.models.build("mlp", channels=1, size=8, classes=10, hidden=[32])
     five = ex.Request(train, classes=[5])
-    ex.io.save_weights(tmp_path / "w.safetensors", ex.unlearn(model, five, "finetune", epochs=0).model)
+    ex.io.save_weights(tmp_path / "w.safetensors", ex.unlearn(model, five, "finetune", epochs=1).model)
     weights = {"weights": str(tmp_path / "w.safetensors")}
     request = from_dict({**SMALL, "model": {**SMALL["model"], **weights}}).request
     assert torch.equal(request.gone, five.forget)
