@@ -8,13 +8,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from shell import SMALL, Shell, numbers, write_yaml
 
-COMMAND = "import sys; from expunge.cli import main; main()"
+# a shell that runs tests in the background lets its children ignore Ctrl-C
+COMMAND = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+COMMAND += "from expunge.cli import main; main()"
+
+
+@contextmanager
+def started(code: str, *words: object) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs this code with these arguments; it does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-uc", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process: the last bits depend on it
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def test_the_same_command_again_reuses_every_model_and_gives_the_same_numbers(
@@ -53,12 +73,11 @@ def test_a_flipped_byte_in_a_model_is_seen(expunge: Shell, small: Path, tmp_path
 def test_interrupted_where_nothing_is_kept(tmp_path: Path) -> None:
     file = write_yaml(tmp_path / "run.yaml", SMALL, out=str(tmp_path / "out"))
     slow = "import time; from expunge import experiment; experiment.read = lambda *a: print('ready') or time.sleep(60);"
-    command = [sys.executable, "-uc", slow + COMMAND, "check", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    with started(slow + COMMAND, "check", file) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert (process.returncode, said.strip()) == (1, "Interrupted.")
 
 
@@ -67,21 +86,15 @@ def test_interrupted_and_gone_on_with(expunge: Shell, tmp_path: Path, finished: 
     slow = {"name": "random_label", "row": "slow", "epochs": 100_000}
     methods = [SMALL["methods"][0], slow, SMALL["methods"][1]]
     file = write_yaml(tmp_path / "run.yaml", SMALL, methods=methods, out=str(tmp_path / "out"))
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "run", str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in this process: the last bits depend on it
-    )
     done = tmp_path / "out" / "models" / "finetune-seed0.safetensors"
-    deadline = time.monotonic() + 60
-    while not done.is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process.poll() is None, process.communicate()
-    time.sleep(0.3)  # into the slow method
-    os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    with started(COMMAND, "run", file) as process:
+        deadline = time.monotonic() + 60
+        while not done.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.3)  # into the slow method
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "the same command goes on" in said
     assert "Traceback" not in said
