@@ -92,7 +92,7 @@ def _numbers(
             continue
         about, cell = results["metrics"][metric], row.cells[metric]
         unit = about.get("unit") or ""
-        suffix = " %" if unit == "%" else ""
+        suffix = "\u00a0%" if unit == "%" else ""  # not alone on a line of its own
         value = "failed" if cell.value is None and cell.failures else wording.figure(cell.value, unit)
         ideal = retrain.cells[metric].value if retrain and retrain is not row else None
         beside = "" if ideal is None else f"retrain {wording.figure(ideal, unit)}{suffix}"
