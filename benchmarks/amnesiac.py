@@ -10,19 +10,17 @@ touched. No fine-tuning anywhere. Beside every result its control: as many other
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
 import expunge as ex
-from common import RESULTS, needs_data, save
+from common import earlier, needs_data, save
 
 KEEPS = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
@@ -136,8 +134,7 @@ def _mean_sd(values: list[float]) -> list[float]:
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(CASES)
     needs_data(*{CASES[name].data for name in chosen})
-    path = RESULTS / "amnesiac.json"
-    there = json.loads(Path(path).read_text())["tables"] if path.is_file() else {}
+    there = earlier("amnesiac").get("tables", {})
     for name in chosen:
         there[name] = table(CASES[name])
         save("amnesiac", {"columns": "mean, standard deviation over seeds", "tables": there})

@@ -8,7 +8,6 @@ others is kept. Models are cached, see EXPUNGE_CACHE. Numbers are those of `expu
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 import expunge as ex
-from common import RESULTS, needs_data, save
+from common import earlier, needs_data, save
 from expunge import registry
 
 # the name of a row: the method, its fields, and which requests it is for
@@ -115,9 +114,8 @@ if __name__ == "__main__":
     needs_data(*(name for name in chosen.data if name != "digits"))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     some = {row: given for row, given in METHODS.items() if not chosen.only or given[0] in chosen.only}
-    path = RESULTS / "baselines.json"
     fresh = {name: measured(name, some, chosen.seeds) for name in chosen.data}
-    data = json.loads(path.read_text())["data"] if path.exists() else {}  # read late: others may have written meanwhile
+    data = earlier("baselines").get("data", {})  # read late: others may have written meanwhile
     for name, requests in fresh.items():
         for asked, rows in requests.items():
             data.setdefault(name, {}).setdefault(asked, {}).update(rows)

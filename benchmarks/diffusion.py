@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 import yaml
 
 import expunge as ex
-from common import RESULTS, needs_data, save
+from common import earlier, needs_data, save
 from expunge import io
 from expunge.artifact import Store
 from expunge.audit.generation.look import look
@@ -106,8 +105,7 @@ def measured(name: str, config: dict[str, Any], retrain: bool, only: list[str] |
     }
     if "salun" in models:
         found["more images of the forgotten class"] = more(experiment, task, models["salun"][0])
-    path = RESULTS / "diffusion.json"
-    before = json.loads(path.read_text())["data"] if path.exists() else {}
+    before = earlier("diffusion").get("data", {})
     save("diffusion", {"data": {**before, name: found}})
     print(report)
     if sheets is not None:

@@ -8,7 +8,6 @@ percent, on test sets.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 import expunge as ex
-from common import RESULTS, needs_data, save
+from common import earlier, needs_data, save
 from expunge.artifact import Store
 from expunge.pool import Pool
 
@@ -113,6 +112,5 @@ if __name__ == "__main__":
     needs_data(*(SETS[name].get("data", name) for name in names))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     fresh = {name: measured(name, chosen.seeds) for name in names}
-    path = RESULTS / "unsir.json"
-    before = json.loads(path.read_text())["data"] if path.exists() else {}
+    before = earlier("unsir").get("data", {})
     save("unsir", {"rates": {row: fields for row, fields in ROWS.items()}, "data": {**before, **fresh}})

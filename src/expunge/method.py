@@ -262,9 +262,10 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
     for name, module in out.named_modules():
         module.training = modes.get(name, model.training)
     out.zero_grad(set_to_none=True)
-    if method.card.removes and differ(model, out):
+    moved = moved_share(model, out)
+    if method.card.removes and (moved or differ(model, out)):
         remember(out, model, job.request)
-    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved_share(model, out), job.made)
+    return Result(out, method, job.request, job.run.seed, job.log, seconds, moved, job.made)
 
 
 def _at_fault(model: nn.Module, method: Method, job: Job) -> list[str]:

@@ -109,7 +109,8 @@ def kept(
     kept.
     """
     raise_if(dense_problems(model))  # before a digest is made of weights that have none
-    if store is None or task.key is None:
+    told = task.key if store is not None else None
+    if store is None or told is None:
         return measure(model, rows, index, task, run, aggregation, batch_size=batch_size), False
     key = {
         "kind": "saliency",
@@ -119,7 +120,7 @@ def kept(
         "trained": [name for name, p in model.named_parameters() if p.requires_grad],
         "rows": rows.hash,
         "part": index_digest(index),
-        "task": task.key,
+        "task": told,
         "aggregation": aggregation,
         "batch": batch_size,
         "seed": run.seed,

@@ -176,7 +176,7 @@ class WeightFilter(Method):
         gated, notes = self._on(model, rows, index, sets, run)
         log.notes += notes
         key = self._key(gated, rows, index, task, run)
-        store = Store() if self.keep_gates and task.key is not None else None
+        store = Store() if self.keep_gates and key["task"] is not None else None
         kept = store.get(key) if store is not None else None
         if kept is not None:
             with torch.no_grad():
