@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from expunge.data.rows import Rows
-from expunge.errors import ExpungeError, UnknownName
+from expunge.errors import ExpungeError, UnknownName, collected
 
 FORMS = "Give class, a list of ids, a mapping from id to group, or a CSV file with the columns id and group."
 
@@ -131,11 +131,9 @@ def together_problems(together: Any, per_batch: Any, size: Any) -> list[str]:
         found.append(f"groups_per_batch must be a whole number, 1 or more; got {per_batch!r}.")
     elif together is not None and isinstance(size, int) and per_batch > size:
         found.append(f"groups_per_batch must be at most batch_size, {size}; got {per_batch}.")
-    try:
-        if together is not None:
+    if together is not None:
+        with collected(found):
             _members(together)
-    except ExpungeError as error:
-        found.append(str(error))
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -71,6 +72,20 @@ def near(name: object, known: Iterable[str]) -> str:
     """` Did you mean ...?` with the nearest names, or nothing when none is near."""
     close = difflib.get_close_matches(str(name), sorted(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+@contextmanager
+def collected(problems: list[str], prefix: str = "") -> Iterator[None]:
+    """Add what an ExpungeError inside the block says to `problems`, instead of raising it.
+
+    Args:
+        problems: sentences; the list grows in place.
+        prefix: what each new one begins with, e.g. ``"ledger: "``.
+    """
+    try:
+        yield
+    except ExpungeError as error:
+        problems += [prefix + problem for problem in getattr(error, "problems", [str(error)])]
 
 
 def raise_if(problems: list[str]) -> None:

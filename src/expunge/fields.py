@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from expunge.errors import ExpungeError, Problems, near, raise_if
+from expunge.errors import Problems, collected, near, raise_if
 
 _OTHER = object()  # in place of a value that is of another kind
 
@@ -66,10 +66,8 @@ def _after_check(own: Any) -> Any:
         if MISSING not in defaults.values():
             for name, default in defaults.items():  # so that what else is wrong is told at once
                 object.__setattr__(self, name, default)
-            try:
+            with collected(problems):
                 own(self, *given)
-            except ExpungeError as error:
-                problems += getattr(error, "problems", [str(error)])
         raise Problems(problems)
 
     return checked

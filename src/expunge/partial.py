@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.errors import UnknownName, collected, raise_if
 from expunge.largest import check_keep, largest
 
 Rule = Literal["topk_step", "random_step", "sequential", "fixed_topk", "layer_subset"]
@@ -183,11 +183,9 @@ def _cells(model: nn.Module, moves: Mapping[str, Tensor | bool] | None) -> list[
 
 def partial_problems(keep: Any, rule: Any) -> list[str]:
     """What is wrong with the settings of a partial update, a sentence each."""
-    found = []
-    try:
+    found: list[str] = []
+    with collected(found):
         check_keep(keep)
-    except ExpungeError as error:
-        found.append(str(error))
     if rule not in RULES:
         found.append(str(UnknownName("rule", rule, RULES)))
     return found

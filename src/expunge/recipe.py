@@ -19,7 +19,7 @@ from expunge.data.adapt import as_rows
 from expunge.data.augment import check_augment
 from expunge.data.rows import Rows
 from expunge.descend import Checkpoint, Log, descend
-from expunge.errors import ExpungeError, raise_if
+from expunge.errors import ExpungeError, collected, raise_if
 from expunge.io import index_digest
 from expunge.optimizers import Make
 from expunge.phase import Phase, Schedule, Term, descent_problems
@@ -104,14 +104,10 @@ class Recipe:
         if self.precision not in ("auto", "float32", "bfloat16"):
             problems.append(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.augment is not None:
-            try:
+            with collected(problems):
                 check_augment(self.augment)
-            except ExpungeError as error:
-                problems.append(str(error))
-        try:
+        with collected(problems, "ledger: "):
             object.__setattr__(self, "ledger", Settings.of(self.ledger))
-        except ExpungeError as error:
-            problems += [f"ledger: {problem}" for problem in getattr(error, "problems", [str(error)])]
         problems += together_problems(self.together, self.groups_per_batch, self.batch_size)
         problems += diffusion_problems(self.diffusion)
         raise_if(problems)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar
 from typing import Any, TypeVar, get_type_hints
 
-from expunge.errors import ExpungeError, Problems, UnknownName, near, raise_if
+from expunge.errors import ExpungeError, UnknownName, collected, near, raise_if
 from expunge.method import NEEDED, Method
 from expunge.methods import BUILT_IN
 
@@ -69,10 +69,8 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
         elif key == "region":
             values[key] = value  # the method reads it itself
         elif key in _NESTED:
-            try:
+            with collected(problems):
                 values[key] = _NESTED[key](value)
-            except ExpungeError as error:
-                problems += getattr(error, "problems", [str(error)])
         else:
             try:
                 values[key] = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(
@@ -80,12 +78,8 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
                 )
             except ValidationError as error:
                 problems += [f"{name}.{key}: {e['msg']}; got {value!r}." for e in error.errors()]
-    try:
+    with collected(problems):
         made = cls(**values)
-    except Problems as error:
-        problems += error.problems
-    except ExpungeError as error:
-        problems.append(str(error))
     raise_if(problems)
     return made
 

@@ -22,7 +22,7 @@ from expunge.data.classes import label
 from expunge.data.ids import listed, read_ids, separated
 from expunge.data.rows import Rows
 from expunge.data.split import check_seed, stratified
-from expunge.errors import ExpungeError, raise_if
+from expunge.errors import ExpungeError, collected, raise_if
 
 KEEP, FORGET, GONE = 0, 1, 2
 
@@ -174,10 +174,8 @@ class Request:
             several = [several]
         labels, problems = set(), list[str]()
         for c in several:
-            try:
+            with collected(problems):
                 labels.add(label(c, names))
-            except ExpungeError as error:
-                problems.append(str(error))
         raise_if(problems)
         return tuple(sorted(labels))
 

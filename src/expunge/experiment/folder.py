@@ -10,7 +10,7 @@ from typing import Any
 
 import expunge
 from expunge import io
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, collected
 from expunge.experiment.assemble import Experiment
 
 RECORD = "run.json"
@@ -44,11 +44,10 @@ def claim_problems(experiment: Experiment) -> list[str]:
     """Why a run could not use its folder, a sentence each; nothing is written."""
     if not (experiment.out / RECORD).is_file():
         return io.folder_problems(experiment.out)
-    try:
+    found: list[str] = []
+    with collected(found):
         refuse_another(experiment)
-    except ExpungeError as error:
-        return [str(error)]
-    return []
+    return found
 
 
 def refuse_another(experiment: Experiment) -> None:

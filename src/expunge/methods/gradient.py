@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass
 
 from torch import nn
 
-from expunge.errors import ExpungeError, raise_if
+from expunge.errors import collected, raise_if
 from expunge.method import Job, Method
 from expunge.optimizers import Make
 from expunge.phase import Phase, Schedule, Term, descent_problems
@@ -67,11 +67,9 @@ class GradientMethod(Method):
 
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every method, and a region that the model does not have, or that cannot be measured on it."""
-        found, region = super().problems(model, request, task, given), self.where() or Region.all()
-        try:
-            region.resolve(model)
-        except ExpungeError as error:
-            found.append(str(error))
+        found = super().problems(model, request, task, given)
+        with collected(found, f"{self.name}: "):
+            (self.where() or Region.all()).resolve(model)
         return found + step_problems(model)
 
     def where(self) -> Region | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.artifact import per_sample
-from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.errors import UnknownName, collected, raise_if
 from expunge.method import Job, Method
 from expunge.region import Region
 from expunge.request import Request
@@ -56,10 +56,8 @@ class OneStep(Method):
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every method, and a model whose rows have no gradient of their own."""
         found = super().problems(model, request, task, given)
-        try:
+        with collected(found, f"{self.name}: "):
             (self.region or Region.all()).resolve(model)
-        except ExpungeError as error:
-            found.append(f"{self.name}: {error}")
         if self.region is not None and self.region.updates is not None:
             found.append(f"{self.name} takes one step, of which the region takes a part; leave `partial` out of it.")
         return found + [f"{self.name}: {problem}" for problem in per_sample.problems(model)]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from expunge.artifact.ledger import Settings
-from expunge.errors import Diverged, ExpungeError, raise_if
+from expunge.errors import Diverged, ExpungeError, collected, raise_if
 from expunge.method import NEEDED, Card, Job, Method
 from expunge.methods.dial import Answer, Dial
 from expunge.methods.stand_in import Judge, Judged
@@ -71,11 +71,9 @@ class Search(Method):
     def __post_init__(self) -> None:
         if self.of is None:
             raise ExpungeError("search needs a method, e.g. of: {name: finetune}.")
-        found = []
-        try:
+        found: list[str] = []
+        with collected(found):
             Dial(self.of, self.dial or "")
-        except ExpungeError as error:
-            found.append(str(error))
         if self.tries < 1:
             found.append(f"tries must be 1 or more; got {self.tries!r}.")
         if not 1 < self.factor < math.inf:

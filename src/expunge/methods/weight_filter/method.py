@@ -16,7 +16,7 @@ from expunge.artifact.activations import find_layers
 from expunge.artifact.gates import Gated, choose
 from expunge.data.rows import Rows
 from expunge.descend import Log
-from expunge.errors import ExpungeError, raise_if
+from expunge.errors import collected, raise_if
 from expunge.io import index_digest, model_digest, structure_digest
 from expunge.method import Card, Job, Method
 from expunge.methods.weight_filter.learning import Round, learn
@@ -123,10 +123,8 @@ class WeightFilter(Method):
             )
         there = _there(request)
         if not found and not task.problems(model, request.rows.take(there[:2])):
-            try:
+            with collected(found, f"{self.name}: "):
                 self._on(copy.deepcopy(model), request.rows, there, [_going(request)], Run())
-            except ExpungeError as error:
-                found.append(f"{self.name}: {error}")
         return found
 
     def prepare(self, model: nn.Module, rows: Rows, *, task: Task | None = None, run: Run | None = None) -> Gated:
