@@ -58,7 +58,7 @@ def unpack(sizes: Sequence[int], counts: Sequence[int], payload: memoryview) -> 
     Raises:
         ExpungeError: a payload that is not of these sizes and counts.
 
-    Cost: memory for the counts and for 8 times the payload, whatever the payload says; 20 to 40 ns for each position.
+    Cost: memory for the counts and for 8 times the payload, whatever the payload says; 10 to 40 ns for each position.
     """
     if not sizes:
         _check(not payload)
@@ -70,20 +70,26 @@ def unpack(sizes: Sequence[int], counts: Sequence[int], payload: memoryview) -> 
     unary = np.unpackbits(np.frombuffer(payload[middle:], np.uint8), bitorder="little")
     (ones,) = unary.view(bool).nonzero()
     _check(len(ones) == sum(counts) and len(unary) - ones[-1] <= 8)
-    quotients = np.diff(ones, prepend=-1) - 1
-    first = np.cumsum(count) - count
     largest = np.array(sizes)[order]
+    # Half the memory to go through, which is what takes the time.
+    small = max(len(unary), int(largest.max())) < 1 << 30
+    gaps = np.empty(len(ones), np.int32 if small else np.int64)
+    gaps[0] = ones[0]
+    np.subtract(ones[1:], ones[:-1], out=gaps[1:], casting="same_kind")
+    gaps[1:] -= 1
+    first = np.cumsum(count) - count
     # Before anything is shifted to the left, so that nothing overflows.
-    _check(bool((np.maximum.reduceat(quotients, first) <= largest >> widths).all()))
-    width = widths[0] if widths[0] == widths[-1] else np.repeat(widths, count)
-    steps = (quotients << width) + _unpack_bits(payload[:middle], planes, len(ones)) + 1
-    flat = np.cumsum(steps) - 1
-    before = flat[first] - steps[first] + 1
-    _check(bool((flat[first + count - 1] - before < largest).all()))
-    flat -= np.repeat(before, count)
+    _check(bool((np.maximum.reduceat(gaps, first) <= largest >> widths).all()))
+    gaps <<= (widths[:1] if widths[0] == widths[-1] else np.repeat(widths, count)).astype(gaps.dtype)
+    gaps += _unpack_bits(payload[:middle], planes, len(gaps))
+    gaps += 1
+    flat = np.empty(len(gaps), np.int64)
     found: list[Integers] = [flat] * len(order)
     for i, start, k in zip(order, first.tolist(), count.tolist()):
         found[i] = flat[start : start + k]
+        gaps[start : start + k].cumsum(out=found[i])
+    flat -= 1
+    _check(bool((flat[first + count - 1] < largest).all()))
     return found
 
 
@@ -115,10 +121,10 @@ def _pack_bits(values: Integers, planes: Sequence[int]) -> bytes:
 
 def _unpack_bits(payload: memoryview, planes: Sequence[int], length: int) -> Integers:
     bits = np.unpackbits(np.frombuffer(payload, np.uint8), bitorder="little")
-    values = np.zeros(length, np.int64)
+    values = np.zeros(length, np.uint8 if len(planes) <= 8 else np.int32 if len(planes) <= 30 else np.int64)
     start = 0
     for bit, count in enumerate(planes):
-        values[:count] |= bits[start : start + count].astype(np.int64) << bit
+        values[:count] |= bits[start : start + count].astype(values.dtype, copy=False) << bit
         start += count
     return values
 

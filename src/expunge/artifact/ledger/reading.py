@@ -51,7 +51,8 @@ class Reader:
         """
         self.check_keep(keep)
         wanted = None if rows is None else set(rows)
-        found = {n: np.zeros(math.prod(s), np.float64) for n, s in {**self.shapes, **self.buffers}.items()}
+        shapes = {**self.shapes, **self.buffers}
+        found = {name: torch.zeros(math.prod(shape), dtype=torch.float64) for name, shape in shapes.items()}
         factors = self._factors()
         for step, parts in self.updates(steps):
             chosen = self._of_rows(step, parts, wanted)
@@ -60,12 +61,12 @@ class Reader:
                 name = names[i % len(names)]
                 factor = 1.0 if factors is None else factors[name][step - 1]
                 positions, values = self._kept(part, keep if name in self.shapes else None)
+                moved = torch.from_numpy(values).double()
                 if positions is None:
-                    found[name] += factor * values if factor != 1 else values
+                    found[name].add_(moved, alpha=factor)
                 else:
-                    found[name][positions] += factor * values
-        shapes = {**self.shapes, **self.buffers}
-        return {name: torch.from_numpy(flat).view(shapes[name]) for name, flat in found.items()}
+                    found[name].index_add_(0, torch.from_numpy(positions), moved, alpha=factor)
+        return {name: flat.view(shapes[name]) for name, flat in found.items()}
 
     def updates(self, steps: Iterable[int]) -> Iterator[tuple[int, list[Part]]]:
         """The records of these steps, decoded, in the order of the files; skipped steps have none."""
