@@ -14,7 +14,11 @@ ROOT = Path(expunge.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # A room may use itself, those before it in its wing, and what the wing stands on; from the ground up.
-GROUND = ["errors", ("fields", "largest", "optimizers"), ("partial", "proximal", "salient", "layer_choice", "weights")]
+GROUND = [
+    "errors",
+    ("fields", "largest", "optimizers", "structure"),
+    ("hold", "partial", "proximal", "salient", "layer_choice", "weights"),
+]
 GROUND += [("data", "models")]
 GROUND += [("request", "task", "region", "io", "run", "layout", "norms", "source")]
 GROUND += [

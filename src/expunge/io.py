@@ -96,11 +96,6 @@ def model_digest(model: nn.Module | Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def structure_digest(model: nn.Module) -> str:
-    """A digest of the kinds and settings of all modules, in which models of the same weights may differ."""
-    return hashlib.blake2b(f"{type(model)}{model}".encode(), digest_size=16).hexdigest()
-
-
 def index_digest(index: Tensor) -> str:
     """A digest of positions, in their order."""
     return hashlib.blake2b(index.cpu().numpy().tobytes(), digest_size=16).hexdigest()
@@ -122,13 +117,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file, or of a PyTorch file that holds nothing but tensors, and what is said of them.
 
+    What a file holds says which of the two it is, whatever its name, except for one called `.safetensors`.
+
     Raises:
         ExpungeError: the file is missing, damaged, or a pickle of more than tensors (which is never executed).
     """
     path = Path(path)
     if not path.is_file():
         raise ExpungeError(f"There are no weights at {path}.")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _is_safetensors(path):
         try:
             with safe_open(str(path), framework="pt") as file:
                 header = file.metadata() or {}
@@ -151,8 +148,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return loaded, {}
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: with the length of a JSON object, and then that object."""
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(9)
+    except OSError:
+        return False  # who reads it next says why
+    return begins[8:] == b"{" and int.from_bytes(begins[:8], "little") <= path.stat().st_size - 8
+
+
 def save_weights(path: Path, model: nn.Module, about: Mapping[str, Any] | None = None) -> None:
-    """Write a model's weights and buffers as safetensors, with plain data about them, atomically."""
+    """Write a model's weights and buffers as safetensors, with plain data about them, atomically.
+
+    Raises:
+        ExpungeError: the arguments are no path and no model, or the file cannot be written.
+    """
+    _check_order("save_weights", path, model)
     gone = getattr(model, "_expunge_gone", {})
     save_tensors(path, model.state_dict(), {**(about or {}), "gone": gone})
 
@@ -162,11 +174,20 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
 
     Raises:
         ExpungeError: every name that is missing, not expected, or of another shape, at once; nothing is loaded then.
+            Or the arguments are no path and no model.
     """
+    _check_order("load_weights", path, model)
     tensors, about = read_tensors(path)
     fit_weights(model, tensors, str(path))
     model._expunge_gone = about.get("gone", {})  # the history goes with the weights
     return about
+
+
+def _check_order(function: str, path: object, model: object) -> None:
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(model, nn.Module):
+        raise ExpungeError(
+            f"{function} takes a file and then a model; got a {type(path).__name__} and a {type(model).__name__}."
+        )
 
 
 def fit_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch.optim import Optimizer
 from expunge.errors import ExpungeError, UnknownName
 
 Make = Callable[[list[nn.Parameter]], Optimizer]
+Hook = Callable[[Optimizer, Any, Any], None]
 
 FUSED = ("sgd", "adam", "adamw")  # one kernel for all weights, on CPUs and on GPUs
 UNFIT = {
@@ -60,6 +63,56 @@ def make_optimizer(
         settings["fused"] = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     takes = inspect.signature(kind).parameters
     return kind(parameters, **{name: value for name, value in settings.items() if name in takes})
+
+
+def around_step(optimizer: Optimizer, before: Hook | None = None, after: Hook | None = None) -> Callable[[], None]:
+    """Have hooks called around each step, once; returns a function that takes them off.
+
+    PyTorch's own run for every class whose `step` is called: twice a step where the optimiser is of a class of
+    somebody's own that calls `super().step()`.
+
+    Args:
+        optimizer: any.
+        before: called with the optimiser and the arguments of its `step`, as PyTorch's are. What it raises, the caller
+            of `step` gets, and no step is taken.
+        after: likewise.
+    """
+    outermost: list[FrameType] = []  # the call of the step in progress
+    depth = 0
+
+    def begin(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        nonlocal depth
+        if depth and not _running(outermost[0]):  # that step failed, and never came to its end
+            depth = 0
+        if not depth:
+            if before is not None:
+                before(optimizer, args, kwargs)
+            outermost[:] = [sys._getframe(1)]
+        depth += 1
+
+    def end(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        nonlocal depth
+        depth -= 1
+        if not depth:
+            outermost.clear()
+            if after is not None:
+                after(optimizer, args, kwargs)
+
+    hooks = [optimizer.register_step_pre_hook(begin), optimizer.register_step_post_hook(end)]
+
+    def remove() -> None:
+        for hook in hooks:
+            hook.remove()
+
+    return remove
+
+
+def _running(frame: FrameType) -> bool:
+    """Whether a call is still going on."""
+    there: FrameType | None = sys._getframe(1)
+    while there is not None and there is not frame:
+        there = there.f_back
+    return there is not None
 
 
 def _known() -> dict[str, Callable[..., Optimizer]]:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from expunge.errors import UnknownName, collected, raise_if
 from expunge.largest import check_keep, largest
+from expunge.optimizers import around_step
 
 Rule = Literal["topk_step", "random_step", "sequential", "fixed_topk", "layer_subset"]
 RULES: tuple[str, ...] = get_args(Rule)
@@ -88,12 +89,11 @@ class PartialUpdate:
             for cell in cells:
                 cell.hold_back(choose(cell))
 
-        hooks = [optimizer.register_step_pre_hook(note), optimizer.register_step_post_hook(hold_back)]
+        end = around_step(optimizer, note, hold_back)
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            end()
 
     def _chooser(self, cells: list[_Cell], generator: torch.Generator) -> Callable[[_Cell], Tensor]:
         """A function from a tensor, just stepped, to the numbers of those of its entries that may keep the step."""

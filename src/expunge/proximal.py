@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from expunge.optimizers import around_step
+
 Schedule = Literal["rank", "beta"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
@@ -63,11 +65,11 @@ class Proximal:
                 for one in held:
                     one.shrink(threshold)
 
-        hook = optimizer.register_step_post_hook(draw_back)
+        end = around_step(optimizer, after=draw_back)
         try:
             yield
         finally:
-            hook.remove()
+            end()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class _Held:
             return
         stepped = self.parameter.detach()
         d = stepped - self.anchor
-        nearer = stepped - d.sign() * threshold
+        nearer = stepped - d.sgn() * threshold
         stepped.copy_(torch.where(d.abs() > threshold, nearer, self.anchor))
 
 

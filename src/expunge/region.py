@@ -6,16 +6,17 @@ enough: weight decay and momentum go on moving weights whose gradient is zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from expunge.errors import ExpungeError, UnknownName
+from expunge.hold import held_buffers, held_weights
 from expunge.largest import top
 from expunge.layer_choice import matches, names_in_last
 from expunge.norms import frozen_statistics
@@ -93,7 +94,10 @@ class Region:
         if scope == "per_layer":
             parts = [cls.top({name: score}, share).masks or {} for name, score in scores.items()]
             return cls(masks={name: mask for part in parts for name, mask in part.items()}, batchnorm=batchnorm)
-        flat = torch.cat([s.detach().flatten().float() for s in scores.values()])
+        if any(s.is_complex() for s in scores.values()):
+            raise ExpungeError("Region.top got complex scores, which have no order; give their magnitude.")
+        wide = torch.float64 if any(s.dtype in (torch.float64, torch.int64) for s in scores.values()) else torch.float32
+        flat = torch.cat([s.detach().flatten().to(wide) for s in scores.values()])
         if torch.isnan(flat).any():
             raise ExpungeError("Region.top got NaN scores; the gradients they come from are damaged.")
         chosen = top(flat, int(len(flat) * share)).split([s.numel() for s in scores.values()])
@@ -112,7 +116,10 @@ class Region:
 
         `within` another region the share counts what that one lets move. Default: everywhere.
         """
-        return replace(within or cls.all(), saliency=Salient(share, aggregation, scope))
+        inside = within or cls.all()
+        if inside.saliency is not None:
+            raise ExpungeError("The region within has a share by saliency already; give one without.")
+        return replace(inside, saliency=Salient(share, aggregation, scope))
 
     @classmethod
     def partial(cls, keep: float, rule: Rule = "topk_step", within: Region | None = None) -> Region:
@@ -120,7 +127,10 @@ class Region:
 
         `within` another region the share counts what that one lets move. Default: everywhere.
         """
-        return replace(within or cls.all(), updates=PartialUpdate(keep, rule))
+        inside = within or cls.all()
+        if inside.updates is not None:
+            raise ExpungeError("The region within has partial updates already; give one without.")
+        return replace(inside, updates=PartialUpdate(keep, rule))
 
     @property
     def whole(self) -> bool:
@@ -182,9 +192,8 @@ class Region:
     ) -> Iterator[None]:
         """Hold everything outside the region bit-identical while `optimizer` steps, inside a `with` block.
 
-        Works with any optimiser: whole tensors outside the region get no gradient (and so no decay and no momentum); in
-        tensors partly outside, weights are put back after every step and the optimiser's state is zeroed there. Costs
-        one copy of the partly frozen tensors. Partial updates draw from `generator`.
+        Works with any optimiser, see `held_weights`. With `batchnorm` "freeze" the buffers of modules outside are
+        afterwards as they were. Partial updates draw from `generator`.
         """
         if self.saliency is not None:
             raise ExpungeError(
@@ -192,42 +201,14 @@ class Region:
                 "Region.top(expunge.saliency(model, request), share). Methods do so by themselves."
             )
         moves = self.resolve(model)
-        frozen, partly = [], []
-        for name, parameter in model.named_parameters():
-            mask = moves[name]
-            if isinstance(mask, Tensor):
-                mask = mask.to(parameter.device)
-                partly.append((parameter, mask, parameter.detach().clone()))
-            elif not mask and parameter.requires_grad:
-                frozen.append(parameter)
-                if isinstance(optimizer, LBFGS):  # steps along one direction for all weights, gradient or not
-                    none = torch.zeros_like(parameter, dtype=torch.bool)
-                    partly.append((parameter, none, parameter.detach().clone()))
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-            parameter.grad = None
-
-        def put_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-            with torch.no_grad():
-                for parameter, mask, anchor in partly:
-                    parameter.copy_(torch.where(mask, parameter, anchor))
-                    for value in optimizer.state.get(parameter, {}).values():
-                        if isinstance(value, Tensor) and value.shape == parameter.shape:
-                            value.masked_fill_(~mask, 0)
-
-        hooks: list[Any] = [optimizer.register_step_post_hook(put_back)] if partly else []
-        # gradients outside count neither to a clipped norm nor to an optimiser's averages
-        hooks += [p.register_hook(_inside(mask)) for p, mask, _ in partly if p.requires_grad]
-        statistics = frozen_statistics(model) if self.batchnorm == "freeze" else nullcontext()
-        through = self.updates.enforce(model, optimizer, moves, generator) if self.updates else nullcontext()
-        try:
-            with statistics, through:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+        with ExitStack() as held:
+            if self.batchnorm == "freeze":
+                held.enter_context(held_buffers(model, moves))
+                held.enter_context(frozen_statistics(model))
+            held.enter_context(held_weights(model, optimizer, moves))
+            if self.updates is not None:
+                held.enter_context(self.updates.enforce(model, optimizer, moves, generator))
+            yield
 
     # -- as YAML -----------------------------------------------------------------------------------------------
 
@@ -291,7 +272,3 @@ class Region:
         if "last" in config:
             return cls.last(config["last"], batchnorm=batchnorm)
         return cls.all(batchnorm=batchnorm)
-
-
-def _inside(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: torch.where(mask, gradient.to_dense() if gradient.is_sparse else gradient, 0)

@@ -15,7 +15,7 @@ from expunge import ExpungeError, Region
 from expunge.artifact.checkpoint import TrainingCheckpoint
 from expunge.descend import descend
 from expunge.methods.finetune import FineTune
-from expunge.optimizers import names
+from expunge.optimizers import around_step, names
 from expunge.phase import Phase, Term
 from expunge.run import Run
 from expunge.task import Classification
@@ -209,3 +209,76 @@ def test_yaml_names_a_function_as_it_names_other_code(tmp_path, monkeypatch):
     config["methods"] = [{"name": "finetune", "optimizer": "own_optimiser:mak"}]
     with pytest.raises(ExpungeError, match="own_optimiser:mak cannot be imported"):
         from_dict(config)
+
+
+class Twice(optim.SGD):
+    """A class of somebody's own whose step is that of its parent: PyTorch runs step hooks for both."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def steps(optimizer):
+    """One step, on a parameter whose gradient is one."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = torch.ones_like(p)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, Twice])
+def test_around_a_step_is_once(kind):
+    optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)  # from here on the parent's step has hooks of its own
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer, seen = kind([weight], 0.1), []
+
+    def see(when):
+        return lambda *_: seen.append(f"{when} {weight.item():.1f}")
+
+    end = around_step(optimizer, see("before"), see("after"))
+    for _ in range(2):
+        steps(optimizer)
+    assert seen == ["before 0.0", "after -0.1", "before -0.1", "after -0.2"]
+    end()
+    steps(optimizer)
+    assert len(seen) == 4
+
+
+def test_a_step_that_failed_does_not_hide_the_next():
+    def refuse(*_):
+        if not seen:
+            seen.append("refused")
+            raise ExpungeError("no")
+        seen.append("before")
+
+    seen: list[str] = []
+    optimizer = Twice([nn.Parameter(torch.zeros(1))], 0.1)
+    around_step(optimizer, refuse, lambda *_: seen.append("after"))
+    with pytest.raises(ExpungeError, match="no"):
+        steps(optimizer)
+
+    def broken():
+        raise ValueError("in the closure")
+
+    with pytest.raises(ValueError, match="closure"):
+        optimizer.step(broken)
+    steps(optimizer)
+    assert seen == ["refused", "before", "before", "after"]
+
+
+@pytest.mark.parametrize("rule", ["sequential", "random_step", "topk_step"])
+def test_partial_updates_of_such_a_class_are_those_of_its_parent(rule):
+    models = []
+    for kind in (optim.SGD, Twice):
+        torch.manual_seed(0)
+        model = nn.Linear(6, 4)
+        optimizer = kind(model.parameters(), 0.1, momentum=0.9)
+        with Region.partial(0.25, rule).enforce(model, optimizer, torch.Generator().manual_seed(1)):
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(torch.ones(2, 6)).square().sum().backward()
+                optimizer.step()
+        models.append(model)
+    assert bits(models[0]) == bits(models[1])
+    torch.manual_seed(0)
+    assert bits(models[0]) != bits(nn.Linear(6, 4))

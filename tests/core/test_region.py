@@ -236,6 +236,68 @@ def test_frozen_statistics_are_used_in_training_as_well():
 # -- afterwards ------------------------------------------------------------------------------------------------------
 
 
+def test_gradients_set_by_hand_and_thawed_weights_stay_outside():
+    for thaw in (False, True):
+        model = net()
+        before = copy.deepcopy(model.state_dict())
+        optimizer = SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+        with Region.layers("4").enforce(model, optimizer):
+            for _ in range(2):
+                optimizer.zero_grad()
+                if thaw:
+                    model.requires_grad_(True)
+                    model(torch.rand(4, 6)).sum().backward()
+                else:  # as with torch.func.grad
+                    for p in model.parameters():
+                        p.grad = torch.ones_like(p)
+                optimizer.step()
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]) == (not name.startswith("4.")), name
+
+
+class _Buffers(nn.Module):
+    """Buffers of every kind that a forward pass in training mode moves."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 3, 3), nn.InstanceNorm2d(3, track_running_stats=True), nn.ReLU())
+        self.mixed = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 3))
+        self.head = nn.utils.parametrizations.spectral_norm(nn.Linear(48, 4))
+
+    def forward(self, x):
+        return self.head(self.mixed(self.body(x)).flatten(1))
+
+
+@pytest.mark.parametrize("policy", ["freeze", "update"])
+def test_buffers_outside_a_frozen_region_stay(policy):
+    torch.manual_seed(0)
+    model = _Buffers().train()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    optimizer = SGD(model.parameters(), 0.1)
+    with Region.layers("head*", batchnorm=policy).enforce(model, optimizer):
+        model(torch.rand(5, 1, 8, 8)).square().sum().backward()
+        optimizer.step()
+    moved = {name for name, b in model.named_buffers() if not torch.equal(b, before[name])}
+    outside = {n for n in before if not n.startswith("head") and not n.endswith("tracked")}  # InstanceNorm counts none
+    assert moved & outside == (outside if policy == "update" else set())
+    assert {name for name in moved if name.startswith("head")}  # inside it follows the weight
+
+
+def test_top_tells_apart_what_single_precision_cannot():
+    for values in ([1e-50, 3e-50, 2e-50], [1, 1 + 2e-9, 1 + 1e-9], [1e39, 3e39, 2e39]):
+        (mask,) = (Region.top({"w": torch.tensor(values, dtype=torch.float64)}, 0.4).masks or {}).values()
+        assert mask.tolist() == [False, True, False]
+    with pytest.raises(ExpungeError, match="complex"):
+        Region.top({"w": torch.ones(3, dtype=torch.complex64)}, 0.4)
+
+
+def test_one_share_within_another_is_refused():
+    with pytest.raises(ExpungeError, match="saliency already"):
+        Region.salient(0.5, within=Region.salient(0.1))
+    with pytest.raises(ExpungeError, match="partial updates already"):
+        Region.partial(0.5, within=Region.partial(0.1))
+
+
 @pytest.mark.parametrize("region", [Region.last(1), Region.top(scores(net()), 0.3, batchnorm="freeze")])
 @pytest.mark.parametrize("fails", [False, True])
 def test_hooks_and_requires_grad_are_as_before(region, fails):

@@ -6,6 +6,7 @@ Shapes: N rows, B batch.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from expunge.artifact.store import Store
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
-from expunge.io import index_digest, model_digest, structure_digest
-from expunge.loss import Loss
+from expunge.io import index_digest, model_digest
+from expunge.loss import Loss, per_row, with_gradient
 from expunge.region import Region
 from expunge.request import Request
 from expunge.run import Run
 from expunge.salient import AGGREGATIONS, Aggregation, Salient
+from expunge.structure import structure_digest
 from expunge.task.base import Task
 from expunge.watch import Log
 from expunge.weights import dense_problems
@@ -57,13 +59,18 @@ def measure(
         batch_size: rows in a pass of `"abs_of_sum"`; the others take one row at a time. Default 256.
 
     Raises:
-        ExpungeError: no rows, nothing that is scored, gradients that are NaN, infinite or all zero, sparse weights.
+        ExpungeError: no rows, nothing that is scored, a loss that is not one number for each row, gradients that are
+            NaN, infinite or all zero, sparse weights.
 
     Cost: one forward and backward pass over the rows, and a copy of the weights.
     Source: Fan et al. 2024, arXiv:2310.12508.
     """
     if aggregation not in AGGREGATIONS:
         raise UnknownName("aggregation", aggregation, AGGREGATIONS)
+    if loss is not None and not callable(loss):
+        raise ExpungeError(f"loss must be a function (task, model, x, y) to one number for each row; got {loss!r}.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ExpungeError(f"batch_size must be a whole number, 1 or more; got {batch_size!r}.")
     if not len(index):
         raise ExpungeError("Saliency needs one forget row at least; the set of rows is empty.")
     raise_if(dense_problems(model))
@@ -79,7 +86,8 @@ def measure(
             for part in index.split(batch_size if aggregation == "abs_of_sum" else 1):
                 x_B, y_B = rows.x(part).to(device), rows.y[part.to(rows.y.device)].to(device)
                 loss_B = task.saliency_loss(model, x_B, y_B) if loss is None else loss(task, model, x_B, y_B)
-                found = torch.autograd.grad(loss_B.sum(), parameters, allow_unused=True)
+                total = with_gradient(per_row(loss_B, len(part)).sum())
+                found = torch.autograd.grad(total, parameters, allow_unused=True)
                 if task.saliency_clip is not None:
                     found = _clipped(found, task.saliency_clip * len(part))
                 for name, gradient in zip(named, found):
@@ -102,11 +110,12 @@ def kept(
     aggregation: Aggregation = "abs_of_sum",
     store: Store | None = None,
     batch_size: int = BATCH,
+    notes: list[str] | None = None,
 ) -> tuple[dict[str, Tensor], bool]:
     """As `measure`, with the task's loss; kept in the store, and whether they were there already.
 
     The key is a digest of the model, the rows, the task and the settings. Scores of a task that is not built in are not
-    kept.
+    kept. Where they cannot be, a sentence goes into `notes`, or a warning is given; the scores are there all the same.
     """
     raise_if(dense_problems(model))  # before a digest is made of weights that have none
     told = task.key if store is not None else None
@@ -131,7 +140,12 @@ def kept(
         return {name: found[name].to(device) for name, _ in model.named_parameters() if name in found}, True
     began = time.perf_counter()
     scores = measure(model, rows, index, task, run, aggregation, batch_size=batch_size)
-    store.put(key, scores, {"examples": len(index), "seconds": time.perf_counter() - began})
+    about = {"examples": len(index), "seconds": time.perf_counter() - began}
+    for told in store.keep("The saliency is", key, scores, about):
+        if notes is None:
+            warnings.warn(told, stacklevel=3)
+        else:
+            notes.append(told)
     return scores, False
 
 
@@ -160,7 +174,8 @@ def measured(
         return replace(region, saliency=None)
     key = f"{asked.aggregation} of {request.hash}"
     if key not in known:
-        known[key], there = kept(model, request.rows, request.forget, task, run, asked.aggregation, Store())
+        forget, how = request.forget, asked.aggregation
+        known[key], there = kept(model, request.rows, forget, task, run, how, Store(), notes=log.notes)
         log.examples += 0 if there else len(request.forget)
     return settled(region, asked, model, known[key])
 

@@ -16,8 +16,9 @@ from expunge.artifact.activations.layers import Layer
 from expunge.artifact.store import Store
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
-from expunge.io import index_digest, model_digest, structure_digest
+from expunge.io import index_digest, model_digest
 from expunge.run import Run
+from expunge.structure import structure_digest
 
 VERSION = 1  # rises when the same rows give other sums
 BATCH = 128  # rows in a forward pass
@@ -79,6 +80,7 @@ def by_class(
     index: Mapping[int, Tensor],
     run: Run,
     store: Store | None = None,
+    notes: list[str] | None = None,
 ) -> Iterator[tuple[int, dict[str, Tensor], bool]]:
     """The moments of each class in turn, and whether they were kept; so that one class is held in memory at a time.
 
@@ -89,6 +91,7 @@ def by_class(
         index: for each class, positions of the rows to show.
         run: see `moments`.
         store: where moments are kept, under a digest of the model, the rows shown and the layers. Default: nowhere.
+        notes: where they cannot be kept, a sentence is added here.
 
     Cost: nothing but reading for classes that are kept; otherwise see `moments`. On the disk, 4 bytes for each entry
     of a triangle.
@@ -112,7 +115,9 @@ def by_class(
             continue
         made = moments(model, layers, rows, shown, run)
         if store is not None:
-            store.put(key, made, {"class": rows.classes[label], "shown": len(shown)})
+            told = store.keep("The activations are", key, made, {"class": rows.classes[label], "shown": len(shown)})
+            if notes is not None:
+                notes += [sentence for sentence in told if sentence not in notes]
         yield label, made, False
 
 

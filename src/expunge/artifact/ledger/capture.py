@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
 from expunge.errors import ExpungeError, UnknownName
+from expunge.optimizers import around_step
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,36 @@ def watched(model: nn.Module, patterns: Iterable[str] = ()) -> dict[str, nn.Para
     return {n: p for n, p in chosen.items() if p.is_floating_point()}
 
 
-def recorded(model: nn.Module, optimizer: Optimizer, patterns: Iterable[str] = ()) -> dict[str, nn.Parameter]:
+def recorded(model: nn.Module, optimizer: Optimizer, settings: Settings) -> dict[str, nn.Parameter]:
     """Those of the watched parameters that the optimiser moves.
 
     Raises:
-        ExpungeError: there are none.
+        ExpungeError: there are none; or others might be trained unseen; or their gradients cannot be recorded.
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    found = {n: p for n, p in watched(model, patterns).items() if id(p) in held}
+    there = watched(model, settings.layers)
+    found = {n: p for n, p in there.items() if id(p) in held}
     if not found:
         raise ExpungeError("The optimiser holds none of the layers that the ledger should record.")
+    if unseen := [n for n, p in there.items() if id(p) not in held and p.requires_grad]:
+        raise ExpungeError(
+            f"The optimiser does not hold {_some(unseen)}, so what may train them would not be recorded, nor taken "
+            "back. Freeze them (requires_grad_(False)), give them to this optimiser, or name the layers to record, "
+            "layers=[...]."
+        )
+    tables = [m.weight for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.sparse]
+    sparse = [n for n, p in found.items() if any(p is table for table in tables)]
+    if sparse and settings.record != "update":
+        raise ExpungeError(
+            f"record: {settings.record} needs dense gradients; those of {_some(sparse)} are sparse. Make them with "
+            "sparse=False, leave them out of the layers, or record updates."
+        )
     return found
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of some, and how many there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
 def averages(model: nn.Module) -> dict[str, Tensor]:
@@ -100,7 +120,7 @@ class Capture:
         self.model, self.settings, self.put = model, settings, put
         self.step = 0  # so many the ledger holds already
         self.accumulate, self.scaler, self.gather = accumulate, scaler, gather
-        self.layers = recorded(model, optimizer, settings.layers)
+        self.layers = recorded(model, optimizer, settings)
         self.optimizer = optimizer
         self.held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.names = [(n, id(p)) for n, p in model.named_parameters()]
@@ -111,16 +131,17 @@ class Capture:
         self.pending: list[list[Id]] = []
         self.few: list[int] = []  # by how many batches the last steps were announced, while these are too few
         self.warned = False
+        self.refused = False  # whether the last step was, for lack of gradients: its rows may be announced anew
         self.scale: float | None = None
-        self.hooks = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
-        ]
+        self.end = around_step(optimizer, self._before, self._after)
 
     def uses(self, ids: Iterable[Any], losses: Tensor | None = None) -> None:
         """The rows of the batch that goes into the next step; see `Ledger.uses`."""
         listed = plain(ids)
         self.settle()
+        if self.refused:
+            self.pending, self.refused = [], False
+            self.shares.drop()
         if len(self.pending) >= self.accumulate:
             raise ExpungeError(
                 f"ledger.uses was called {len(self.pending) + 1} times before step {self.step + 1}. When gradients of "
@@ -129,11 +150,11 @@ class Capture:
             )
         if not listed:
             raise ExpungeError(f"ledger.uses got no ids for step {self.step + 1}; give those of the batch's rows.")
+        if self.settings.record == "sample":
+            self.shares.take(listed, losses)
         self.pending.append(listed)
         if self.scaler is not None:
             self.scale = self.scaler.get_scale()
-        if self.settings.record == "sample":
-            self.shares.take(listed, losses)
 
     def settle(self) -> None:
         """Take down the step that was announced last, if the scaler has left it out: it lowers its scale then."""
@@ -169,6 +190,7 @@ class Capture:
             )
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.refused = False
         if not self.pending:
             raise ExpungeError(
                 f"Step {self.step + 1} was taken without ledger.uses(ids), so nobody could find its rows again. Call "
@@ -183,6 +205,7 @@ class Capture:
                 "with a GradScaler call scaler.unscale_(optimizer) first. Or record updates."
             )
         if not later and all(p.grad is None for p in self.layers.values()):
+            self.refused = True  # nothing of these rows is waiting in a gradient
             raise ExpungeError(
                 f"Step {self.step + 1} has no gradient for any recorded layer; was loss.backward() called, and are the "
                 "layers not all frozen? The weights are as they were before this step."
@@ -242,5 +265,4 @@ class Capture:
 
     def detach(self) -> None:
         """Take the hooks off the optimiser."""
-        for hook in self.hooks:
-            hook.remove()
+        self.end()

@@ -17,12 +17,13 @@ from expunge.artifact.gates import Gated, choose
 from expunge.data.rows import Rows
 from expunge.descend import Log
 from expunge.errors import collected, raise_if
-from expunge.io import index_digest, model_digest, structure_digest
+from expunge.io import index_digest, model_digest
 from expunge.method import Card, Job, Method
 from expunge.methods.weight_filter.learning import Round, learn
 from expunge.phase import descent_problems
 from expunge.request import GONE, Request
 from expunge.run import Run
+from expunge.structure import structure_digest
 from expunge.task.base import Task
 from expunge.task.classification import Classification
 
@@ -185,7 +186,7 @@ class WeightFilter(Method):
         log.add(learned)
         if store is not None:
             about = {"seconds": learned.seconds, "examples": learned.examples, "left": list(gated.left)}
-            store.put(key, {"free": gated.free}, about)
+            log.notes += store.keep("The gates are", key, {"free": gated.free}, about)
         return gated
 
     def _on(
