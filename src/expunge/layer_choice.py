@@ -32,6 +32,16 @@ def last_layers(model: nn.Module, k: int) -> list[nn.Module]:
 
 
 def names_in_last(model: nn.Module, k: int) -> set[str]:
-    """The names of the parameters in the last k layers."""
-    inside = {id(p) for m in last_layers(model, k) for p in m.parameters(recurse=False)}
+    """The names of the parameters in the last k layers; not of those that they share with others."""
+    layers = last_layers(model, k)
+    inside = _ids(layers) - shared_with_others(model, layers)
     return {name for name, p in model.named_parameters() if id(p) in inside}
+
+
+def shared_with_others(model: nn.Module, layers: list[nn.Module]) -> set[int]:
+    """The ids of parameters of these modules that another module of the model has too (tied weights)."""
+    return _ids(layers) & _ids([m for m in model.modules() if all(m is not layer for layer in layers)])
+
+
+def _ids(modules: list[nn.Module]) -> set[int]:
+    return {id(p) for m in modules for p in m.parameters(recurse=False)}

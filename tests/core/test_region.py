@@ -283,6 +283,14 @@ def test_buffers_outside_a_frozen_region_stay(policy):
     assert {name for name in moved if name.startswith("head")}  # inside it follows the weight
 
 
+def test_weights_that_a_layer_outside_shares_stay():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    for region in (Region.last(2), Region.layers("2", "4")):
+        moves = region.resolve(model)
+        assert {name for name, move in moves.items() if move} == {"2.bias", "4.weight", "4.bias"}
+
+
 def test_top_tells_apart_what_single_precision_cannot():
     for values in ([1e-50, 3e-50, 2e-50], [1, 1 + 2e-9, 1 + 1e-9], [1e39, 3e39, 2e39]):
         (mask,) = (Region.top({"w": torch.tensor(values, dtype=torch.float64)}, 0.4).masks or {}).values()

@@ -77,3 +77,16 @@ def test_layers_that_cannot_begin_again_are_refused_by_name(train):
     with pytest.raises(ExpungeError, match="Scale cannot be re-initialised"):
         ex.unlearn(model, request, "last_layers")
     ex.unlearn(model, request, "last_layers", start="tuned", epochs=1)
+
+
+def test_weights_shared_with_an_earlier_layer_are_not_begun_again(train):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    model[3].weight = model[1].weight
+    request = ex.Request(train, classes=[3])
+    with pytest.raises(ExpungeError, match="share weights with others"):
+        ex.unlearn(model, request, "last_layers", k=2, epochs=1)
+    tuned = ex.unlearn(model, request, "last_layers", k=2, epochs=1, start="tuned").model
+    assert torch.equal(tuned[3].weight, model[1].weight)
+    assert tuned[3].weight is tuned[1].weight
+    assert not torch.equal(tuned[3].bias, model[3].bias)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from expunge.errors import ExpungeError
-from expunge.layer_choice import last_layers
+from expunge.layer_choice import last_layers, shared_with_others
 from expunge.method import Card, Job
 from expunge.methods.gradient import GradientMethod
 from expunge.phase import Schedule, Term
@@ -80,6 +80,11 @@ class LastLayers(GradientMethod):
                 found.append(
                     f"{', '.join(stuck)} cannot be re-initialised (no reset_parameters); "
                     "use start='tuned', or another k."
+                )
+            elif shared_with_others(model, layers):
+                found.append(
+                    "The last layers share weights with others, which would begin again as well; use start='tuned', "
+                    "which leaves the shared ones as they are."
                 )
         return found
 
