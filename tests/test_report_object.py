@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import expunge as ex
+from expunge.dossier import make_terms
 from expunge.errors import ExpungeError
 
 LIGHT: dict[str, Any] = {"seeds": 2, "attacks": ["loss"], "relearn": False}
@@ -202,6 +204,40 @@ def test_a_model_of_another_architecture_is_judged_against_kept_retrainings(
     assert keys(report) == both(*ALWAYS) | {("other", 0)}
     row = next(row for row in report.rows if row["method"] == "other")
     assert row["ta"] < 50
+    size = sum(p.numel() for p in originals[0].parameters())
+    told = [note for note in report.results["notes"] if "another architecture" in note]
+    assert len(told) == 1
+    assert told[0].startswith(f"other is of another architecture than the recipe trains (610 weights, and {size:,})")
+    same = ex.audit({"same": originals[0]}, ex.Request(train, classes=[3]), unseen=test, recipe=recipe, **LIGHT)
+    assert not any("another architecture" in note for note in same.results["notes"])
+
+
+@pytest.mark.parametrize(
+    ("given", "read_as"),
+    [
+        (np.int64(2), (0, 1)),
+        (torch.tensor(2), (0, 1)),
+        (np.array([4, 1]), (4, 1)),
+        (torch.tensor([4, 1]), (4, 1)),
+        ((s for s in (4, 1)), (4, 1)),
+        (range(3, 5), (3, 4)),
+    ],
+)
+def test_seeds_as_people_hold_them(given: Any, read_as: tuple[int, ...]) -> None:
+    seeds = make_terms(given).seeds
+    assert seeds == read_as
+    assert all(type(seed) is int for seed in seeds)
+
+
+def test_an_original_that_is_a_result_of_another_request_is_told_what_to_give(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows
+) -> None:
+    first = ex.unlearn(originals[0], ex.Request(train, classes=[3]), "random_label", epochs=1)
+    second = ex.unlearn(first.model, ex.Request(train, classes=[4]), "random_label", epochs=1)
+    with pytest.raises(ExpungeError, match=r"original was made for another request: .* {'original': result.model}"):
+        ex.audit({"original": first, "second": second}, second.request, unseen=test, **LIGHT)
+    report = ex.audit({"original": first.model, "second": second}, second.request, unseen=test, **LIGHT)
+    assert report.results["question"]["gone"] == len(second.request.gone) > 0
 
 
 @pytest.mark.parametrize(
@@ -225,6 +261,8 @@ def test_a_model_of_another_architecture_is_judged_against_kept_retrainings(
         ({"unseen": "a copy"}, "unseen must be rows that no model was trained on"),
         ({"seeds": [0, 0]}, "different"),
         ({"seeds": True}, "whole"),
+        ({"seeds": {0, 1}}, "whole"),
+        ({"seeds": [0, 1.0]}, "whole"),
         ({"recipe": 3}, "A recipe is"),
         ({"unseen": 3}, "Expected"),
         ({"request": "three"}, "must be an expunge.Request"),
@@ -260,6 +298,33 @@ def test_relearning_and_all_attacks(
     row = report.rows[0]
     assert {f"auc_{attack}" for attack in report.manifest["audit"]["attacks"]} <= set(row)
     assert 0 <= row["relearn"] <= 1
+
+
+def test_relearning_that_did_not_end_is_not_told_as_a_time(
+    originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe, tmp_path: Path
+) -> None:
+    request = ex.Request(train, classes=[3])
+    settings: dict[str, Any] = {"unseen": test, "recipe": recipe, **LIGHT, "seeds": 1}
+    slow = ex.audit({"original": originals[0]}, request, **{**settings, "relearn": {"max_epochs": 0.5, "lr": 1e-5}})
+    by = {e["method"]: e["measurements"] for e in slow.results["models"]}
+    assert by["original"]["relearn"]["value"] == 0
+    assert "censored" not in by["original"]["relearn"]
+    for name in ("retrain", "retrain_again"):
+        assert by[name]["relearn"] == {"value": 0.5, "low": None, "high": None, "censored": True, "gap": None}
+        assert "before the retrained model knew them" in by[name]["ain"]["failed"]
+    assert by["original"]["relearn"]["gap"] is None
+    told = [note for note in slow.results["notes"] if note.startswith("Relearning ends after 0.5 epochs.")]
+    assert told[0].endswith("at least at that number: retrain (seed 0, 1); retrain_again (seed 0, 1).")
+    assert [row.get("censored") for row in slow.rows] == [None, "relearn", "relearn", "relearn", "relearn"]
+    assert "≥ 0.5" in slow.save(tmp_path / "slow").read_text()
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "slow" / "results.csv").read_text())))
+    assert [row["censored"] for row in rows] == ["", *["relearn"] * 4]
+
+    quick = ex.audit({"original": originals[0]}, request, **{**settings, "relearn": {"max_epochs": 60, "lr": 0.1}})
+    by = {e["method"]: e["measurements"] for e in quick.results["models"]}
+    assert by["retrain"]["ain"]["value"] == 1
+    assert "Relearning ends after 60 epochs." in quick.results["notes"]
+    assert not any("censored" in row for row in quick.rows)
 
 
 def test_saving(originals: list[nn.Module], train: ex.Rows, test: ex.Rows, tmp_path: Path) -> None:
@@ -337,12 +402,12 @@ def test_unseen_rows_with_ids_of_training_rows_are_noted(
 
 
 def test_positions_as_text_are_no_ids_of_ones_own(train: ex.Rows, test: ex.Rows) -> None:
-    from expunge.data.unseen import shared_ids
+    from expunge.data.unseen import shared_rows
 
     def numbered(rows: ex.Rows) -> ex.Rows:
         return ex.Rows(rows.source, rows.y, ids=[str(i) for i in range(len(rows))])
 
-    assert shared_ids(numbered(test), numbered(train)) == []
+    assert shared_rows(numbered(test), numbered(train)) == []
 
 
 def test_what_methods_have_to_say_stands_in_the_notes(originals, recipe, train, test) -> None:

@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from expunge.data.rows import Rows
 from expunge.feed import Feed
 from expunge.layout import channels_last
+from expunge.loss import per_row, with_gradient
 from expunge.memory import kept_memory
+from expunge.norms import lone_rows
 from expunge.phase import Phase, check_parts
 from expunge.region import Region
 from expunge.run import Run, derive, progress_bar
@@ -70,7 +72,8 @@ def descend(
         recorder: is told of every step. Default: none.
 
     Raises:
-        ExpungeError: a term without rows, or a region in which nothing can move.
+        ExpungeError: a term without rows, a region in which nothing can move, or a loss that is not one number for each
+            row, or depends on no weight that may move.
         Diverged: a loss that is not finite (with the step, and what to lower).
 
     Cost: each phase's epochs, in passes over its longest part (`together`) or over all its parts.
@@ -122,15 +125,15 @@ def _phase(
                 for group in optimizer.param_groups:
                     group["lr"] = phase.lr * phase.rate(step / total)
                 optimizer.zero_grad(set_to_none=True)
-                with run.autocast(feed.device):
-                    losses = [batch.losses(feed.task, net) for batch in batches]
+                with run.autocast(feed.device), lone_rows(net, min(len(b.y) for b in batches), log.notes):
+                    losses = [per_row(batch.losses(feed.task, net), len(batch.y)) for batch in batches]
                     loss = torch.stack([b.objective(loss_B) for b, loss_B in zip(batches, losses)]).sum()
                     if phase.penalty is not None:
                         loss = loss + phase.penalty(model, step / total)
                 if recorder:
                     shares = [b.shares(loss_B) for b, loss_B in zip(batches, losses)]
                     recorder.uses(torch.cat([b.index for b in batches]), torch.cat(shares))
-                backward(loss)
+                backward(with_gradient(loss))
                 if phase.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
                 optimizer.step()

@@ -7,12 +7,11 @@ import datetime
 import io as text_io
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,13 +22,13 @@ from expunge.artifact.gates import Gated, explained
 from expunge.audit.generation.judge import judge_generation
 from expunge.audit.generation.settings import Generation
 from expunge.audit.judge import judge
-from expunge.audit.lineup import ORIGINAL, Entrant, Terms
+from expunge.audit.lineup import ORIGINAL, Entrant, Terms, seeds_of
 from expunge.audit.measure import ATTACKS
 from expunge.audit.relearn import Relearn
 from expunge.audit.subject import Cost
 from expunge.data.adapt import rows_like
 from expunge.data.rows import Rows
-from expunge.data.unseen import shared_ids
+from expunge.data.unseen import shared_rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.gone import history
 from expunge.method import Result
@@ -40,7 +39,7 @@ from expunge.report.tuned import TUNED, is_tuned
 from expunge.request import Request
 from expunge.run import Run
 from expunge.task import Diffusion, Task
-from expunge.unlearning import default_task
+from expunge.unlearning import asked_for
 
 LEADING = ("ua", "ra", "ta", "tfa", "mia", "avg_gap", "tow")
 GENERATED = ("recognised", "others", "fid")  # of denoisers
@@ -64,7 +63,8 @@ class Report:
 
         First `method, seed, ua, ra, ta, tfa, mia, avg_gap, tow, seconds, verdict`, then every other number; of
         denoisers `recognised, others, fid` in place of ua to tow. A number that could not be had is None here;
-        `results` says why. A row that was tuned on a retrained model has a `note` that says so.
+        `results` says why. `censored` names numbers that are at least what is said, where a row has such. A row that
+        was tuned on a retrained model has a `note` that says so.
         """
         return [_row(entry) for entry in self.results["models"]]
 
@@ -97,7 +97,7 @@ def audit(
     unseen: Any,
     recipe: Any = None,
     task: Task | None = None,
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Iterable[int] = 3,
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
     examples: int = 8,
@@ -152,17 +152,18 @@ def audit(
     if known is not None:
         # only a recipe that cannot build its model needs one to put weights into
         pool = Pool(known, request.rows, store, None if isinstance(known, Recipe) or not first else first[0])
-    task = task or default_task(request, first[0] if first else _blank(known, request.rows), known)
+    model = first[0] if first else None if task else _blank(known, request.rows)
+    task = asked_for(task, request, model, known)
     if isinstance(task, Diffusion):
         results = judge_generation(entrants, request, unseen_rows, task, pool, store, terms)
     else:
         results = judge(entrants, request, unseen_rows, task, pool, terms)
-    results["notes"] += shared_ids(unseen_rows, request.rows)
+    results["notes"] += shared_rows(unseen_rows, request.rows)
     return Report(results, _manifest(results, request, unseen_rows, known, terms, command))
 
 
 def make_terms(
-    seeds: int | Sequence[int] = 3,
+    seeds: int | Iterable[int] = 3,
     attacks: Sequence[str] = ATTACKS,
     relearn: bool | Mapping[str, Any] | Relearn = True,
     examples: int = 8,
@@ -174,16 +175,9 @@ def make_terms(
         ExpungeError: seeds that are no whole numbers, an unknown attack, settings that relearning or generation does
             not have.
     """
-    numbers: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0 else seeds
-    if not isinstance(numbers, (Sequence, np.ndarray)) or not all(_is_seed(s) for s in numbers):
-        raise ExpungeError(f"seeds must be how many, one at least, or a list of whole numbers from 0; got {seeds!r}.")
     names = (attacks,) if isinstance(attacks, str) else tuple(attacks)
     how = None if generation is None else Generation.of(generation)
-    return Terms(tuple(int(s) for s in numbers), names, _relearning(relearn), examples, generation=how)
-
-
-def _is_seed(seed: Any) -> bool:
-    return isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and bool(seed >= 0)
+    return Terms(seeds_of(seeds), names, _relearning(relearn), examples, generation=how)
 
 
 def _manifest(
@@ -237,7 +231,8 @@ def _listed(some: Any) -> list[Any]:
 
 def _other_requests(given: Mapping[str, Sequence[Any]], request: Request) -> list[str]:
     return [
-        f"{name} was made for another request: {m.request.text} Audit it with result.request."
+        f"{name} was made for another request: {m.request.text} "
+        + ("Give its model alone, {'original': result.model}." if name == ORIGINAL else "Audit it with result.request.")
         for name, some in given.items()
         for m in some
         if isinstance(m, Result) and m.request.hash != request.hash
@@ -286,6 +281,8 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"seconds": cost["seconds"], "verdict": entry["verdict"]}
     row |= {n: value for n, value in numbers.items() if n not in leading}
     row |= {"cost_ratio": cost["ratio"], "examples": cost["examples"]}
+    if bounds := [n for n, m in entry["measurements"].items() if m.get("censored")]:
+        row["censored"] = " ".join(bounds)
     return {**row, "note": TUNED} if is_tuned(entry.get("settings")) else row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from abc import ABC
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
@@ -13,7 +14,29 @@ from expunge.errors import Problems, collected, near, raise_if
 _OTHER = object()  # in place of a value that is of another kind
 
 
-class Typed(ABC):
+class Named:
+    """A base of dataclasses whose fields are given by name, and one that there is not is told with near ones.
+
+    Raises:
+        ExpungeError: all unknown names.
+    """
+
+    def __new__(cls, *given: Any, **named: Any) -> Any:
+        """Look at the names before `__init__` sees them."""
+        known = inspect.signature(cls).parameters
+        listing = ", ".join(known)
+        problems = [
+            f"{cls.__name__} has no field {name!r}.{near(name, known)} Its fields: {listing}."
+            for name in named
+            if name not in known
+        ]
+        if given and all(p.kind is p.KEYWORD_ONLY for p in known.values()):
+            problems.append(f"The fields of {cls.__name__} are given by name: {listing}; got {given[0]!r} without one.")
+        raise_if(problems)
+        return super().__new__(cls)
+
+
+class Typed(Named, ABC):
     """A base of dataclasses whose values are held against their annotations before any `__post_init__` reads them.
 
     An int stands for a float, a list for a tuple, and a scalar of NumPy or PyTorch for its number, and become such; a

@@ -73,7 +73,7 @@ def held_buffers(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> Iterat
 
     A running mean of InstanceNorm and the vectors of spectral normalisation follow the data in training mode.
     """
-    saved = [(module, name, module._buffers[name].clone()) for module, name in _still(model, moves)]
+    saved = [(module, name, buffer.clone()) for module, name, buffer in _still(model, moves)]
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ def held_buffers(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> Iterat
                 module._buffers[name] = before
 
 
-def _still(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> list[tuple[nn.Module, str]]:
+def _still(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> list[tuple[nn.Module, str, Tensor]]:
     """The buffers of which the nearest module around that has weights has none that move."""
     found = []
     for path, module in model.named_modules():
@@ -94,7 +94,7 @@ def _still(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> list[tuple[n
             while around and not _of(moves, around):
                 around = around.rpartition(".")[0]
             if buffer is not None and all(move is False for move in _of(moves, around)):
-                found.append((module, name))
+                found.append((module, name, buffer))
     return found
 
 

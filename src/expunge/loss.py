@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from expunge.errors import ExpungeError
 from expunge.task.base import Task
 
 # (task, model, x_B, y_B) to one number for each row, (B,), with gradient
@@ -31,6 +33,35 @@ def unlikelihood(task: Task, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tens
     own_BC = F.one_hot(y_B, scores_BC.shape[1]).bool()
     others_B = scores_BC.masked_fill(own_BC, -float("inf")).logsumexp(1)
     return scores_BC.logsumexp(1) - others_B
+
+
+def per_row(loss_B: Tensor, rows: int) -> Tensor:
+    """The losses of so many rows, as they are.
+
+    Raises:
+        ExpungeError: they are not one number for each row.
+    """
+    if not isinstance(found := cast(object, loss_B), Tensor) or found.shape != (rows,):
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ExpungeError(
+            f"A loss must be one number for each row, a tensor of shape ({rows},) for {rows} rows; got {got}. Take no "
+            "mean over the rows: reduction='none'."
+        )
+    return loss_B
+
+
+def with_gradient(loss: Tensor) -> Tensor:
+    """A loss, as it is.
+
+    Raises:
+        ExpungeError: it depends on no weight that may move.
+    """
+    if not loss.requires_grad:
+        raise ExpungeError(
+            "The loss depends on no weight that may move, so there is nothing to learn: take another region, one that "
+            "the forward pass uses, and no torch.no_grad() or .detach() in the forward pass or the loss."
+        )
+    return loss
 
 
 def divergence(target_BC: Tensor, scores_BC: Tensor, temperature: float = 1.0) -> Tensor:

@@ -248,11 +248,13 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
 
     The input model, the global random state, grad mode and `requires_grad` are as before afterwards.
     """
-    work = copy.deepcopy(model)
+    with torch.inference_mode(False):  # weights that are copied in that mode could not be trained
+        work = copy.deepcopy(model)
     modes = {name: module.training for name, module in work.named_modules()}
     began = time.perf_counter()
     try:
-        out = method.apply(work, job)
+        with torch.inference_mode(False):
+            out = method.apply(work, job)
     except Diverged:
         raise_if(_at_fault(model, method, job))
         raise

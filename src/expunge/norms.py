@@ -1,4 +1,7 @@
-"""Norms: BatchNorm's running statistics, estimated anew on rows that may be used, or held as they are."""
+"""Norms: BatchNorm's running statistics, estimated anew on rows that may be used, or held as they are.
+
+And what BatchNorm does in training where a batch is one row.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from expunge.data.rows import Rows
+from expunge.errors import ExpungeError
 from expunge.run import Run
+
+LONE = (
+    "Some batches were one row, of which BatchNorm saw one value in each channel; that has no variance, so there it "
+    "used its running statistics, as in use. A larger batch_size avoids it where there are more rows."
+)
 
 
 def has_statistics(model: nn.Module) -> bool:
@@ -55,7 +65,7 @@ def recalibrate(model: nn.Module, rows: Rows, index: Tensor, run: Run, batch_siz
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Running statistics are used as they are, in training as well, and stay bit-identical, inside a `with` block."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     modes = [(m, m.training) for m in norms]
     hooks = [m.register_forward_pre_hook(_use_running_statistics) for m in norms]
     try:
@@ -67,10 +77,62 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def lone_rows(model: nn.Module, rows: int, notes: list[str]) -> Iterator[None]:
+    """A BatchNorm in training that is shown one value of each channel uses its running statistics, inside a `with`.
+
+    PyTorch refuses such a batch, since one value has no variance: one row where maps are 1x1, or after a linear layer.
+    A BatchNorm that sees more values, in the same batch, goes by these as ever.
+
+    Args:
+        model: its modes are afterwards as they were.
+        rows: how many there are in the smallest batch; of two or more nothing is done.
+        notes: told once that it happened.
+
+    Raises:
+        ExpungeError: such a BatchNorm keeps no running statistics.
+    """
+    if rows != 1:
+        yield
+        return
+    turned: list[nn.Module] = []
+
+    def turn(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = next(iter((*args, *kwargs.values())))
+        if not (x.ndim > 1 and x.numel() == x.shape[1]):
+            return
+        if module.running_mean is None:
+            raise ExpungeError(
+                f"A BatchNorm of {x.shape[1]} channels keeps no running statistics, so it cannot be shown one value of "
+                "each, as in a batch of one row; name more rows, or take a larger batch_size."
+            )
+        if module.training:
+            module.training = False
+            turned.append(module)
+            if LONE not in notes:
+                notes.append(LONE)
+
+    def turn_back(module: nn.Module, args: Any, out: Any) -> None:
+        if module in turned:
+            turned.remove(module)
+            module.training = True
+
+    # SyncBatchNorm has the values of all processes, which must all do the same
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm)]
+    hooks = [m.register_forward_pre_hook(turn, with_kwargs=True) for m in norms]
+    hooks += [m.register_forward_hook(turn_back) for m in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in turned:  # where the forward pass failed
+            module.training = True
+
+
 def _use_running_statistics(module: nn.Module, args: Any) -> None:
     module.training = False
 
 
-def _tracking(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    kinds = nn.modules.batchnorm._BatchNorm
-    return [m for m in model.modules() if isinstance(m, kinds) and m.running_mean is not None]
+def _tracking(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]

@@ -11,24 +11,24 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from expunge import models
 from expunge.artifact import Store
 from expunge.artifact.ledger import Ledger, Recording, Settings
+from expunge.artifact.ledger.ahead import sensitive_problems, training_problems
 from expunge.batching import describe_together, groups_of, together_problems
 from expunge.data.adapt import as_rows
 from expunge.data.augment import check_augment
 from expunge.data.rows import Rows
 from expunge.descend import Checkpoint, Log, descend
 from expunge.errors import ExpungeError, collected, raise_if
+from expunge.fields import Named
 from expunge.io import index_digest
 from expunge.optimizers import Make
 from expunge.phase import Phase, Schedule, Term, descent_problems
 from expunge.run import Precision, Run
-from expunge.source import describe_function
+from expunge.source import call_problem, describe_function
 from expunge.task import Classification, Task, is_denoiser, task_of
 from expunge.task.diffusion import UNTRAINED, diffusion_problems
-
-Build = Callable[[Rows], nn.Module]
+from expunge.untrained import Build, blank, model_problems
 
 
 class TrainedBy(Protocol):
@@ -48,7 +48,7 @@ class TrainedBy(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Named):
     """The standard way to train a classifier; call it: `recipe(train, ids=None, seed=0) -> nn.Module`.
 
     Args:
@@ -98,9 +98,7 @@ class Recipe:
         problems = descent_problems(asdict(self))
         if not isinstance(self.label_smoothing, (int, float)) or not 0 <= self.label_smoothing < 1:
             problems.append(f"label_smoothing must be from 0 to below 1; got {self.label_smoothing!r}.")
-        model: object = self.model
-        if not (isinstance(model, (str, Mapping)) or callable(model)):
-            problems.append(f"model must be a name, {{name: ...}}, or a function of the rows; got {model!r}.")
+        problems += model_problems(self.model)
         if self.precision not in ("auto", "float32", "bfloat16"):
             problems.append(f"precision must be auto, float32 or bfloat16; got {self.precision!r}.")
         if self.augment is not None:
@@ -123,14 +121,13 @@ class Recipe:
 
         Args:
             train: the training set: `Rows`, a dataset, or a pair (x, y).
-            ids: of the rows to train on.
+            ids: of the rows to train on, in any order; one that is named twice counts once.
             seed: of the initial weights and the order of rows.
             ledger: the ledger to record in, or its folder. Default: in the cache, when the recipe has a ledger;
                 `expunge.unlearn` finds it there by itself.
         """
         rows = as_rows(train)
-        index = torch.arange(len(rows)) if ids is None else rows.positions(ids)
-        run = Run(seed=seed)
+        index, run = _positions(rows, ids), Run(seed=seed)
         if ledger is None and self.ledger is not None:
             ledger = ledger_folder(self, rows, index, run, Store())
         if isinstance(ledger, (str, Path)):
@@ -155,7 +152,7 @@ class Recipe:
         with run.isolated():
             model = self.blank(rows)
         task = self.task(rows, model)
-        raise_if(task.problems(model, rows))
+        raise_if(task.problems(model, rows) + (sensitive_problems(ledger.settings, rows) if ledger is not None else []))
         phase = replace(Phase.of(self, terms=(Term("train"),)), groups=self.grouping(rows))
         run = self.circumstances(run)
         parts, phases = {"train": index}, [phase]
@@ -170,6 +167,12 @@ class Recipe:
         if ledger is not None:
             model._expunge_ledger = str(ledger.path)  # type: ignore[assignment]
         return model.eval(), log
+
+    def ledger_problems(self, rows: Rows, model: nn.Module) -> list[str]:
+        """Why the ledger that this recipe asks for could not record such a training, a sentence each."""
+        settings = Settings.of(self.ledger)
+        make = Phase.of(self, terms=(Term("train"),)).make_optimizer
+        return [] if settings is None else training_problems(settings, model, make, rows)
 
     def grouping(self, rows: Rows) -> Tensor | None:
         """The group of each row, (number of rows,) int64, -1 for none; nothing when batches are random draws."""
@@ -188,21 +191,7 @@ class Recipe:
 
     def blank(self, rows: Rows) -> nn.Module:
         """An untrained model that fits the rows; draws from the global random state."""
-        if callable(self.model):
-            made: object = self.model(rows)
-            if not isinstance(made, nn.Module):
-                raise ExpungeError(f"The model's function must return a torch.nn.Module; got {type(made).__name__}.")
-            return made
-        fields = {"name": self.model} if isinstance(self.model, str) else dict(self.model)
-        name = fields.pop("name", None)
-        if name is None:
-            raise ExpungeError("A model is given by name, e.g. {name: lenet}, or {build: 'module:function'}.")
-        if len(rows.shape) != 3:
-            raise ExpungeError(f"{name} takes images (channels, height, width); {rows.name} has shape {rows.shape}.")
-        channels, height, width = rows.shape
-        if height != width:
-            raise ExpungeError(f"{name} takes square images; those of {rows.name} are {height} x {width}.")
-        return models.build(name, channels=channels, size=height, classes=rows.num_classes, **fields)
+        return blank(self.model, rows)
 
     def describe(self) -> dict[str, Any]:
         """All fields that matter as plain data; a function is told by its name and a digest of its source."""
@@ -227,11 +216,16 @@ class OwnRecipe:
 
     function: Callable[[Rows, Any, int], nn.Module]
 
+    def __post_init__(self) -> None:
+        given: object = self.function
+        module = f"got a module, {type(given).__name__}" if isinstance(given, nn.Module) else ""
+        if wrong := module or call_problem(given, "dataset", "ids", "seed"):
+            raise ExpungeError(f"A recipe is an expunge.Recipe or a function (dataset, ids, seed) -> model; {wrong}.")
+
     def __call__(self, train: Any, ids: Iterable[Hashable] | None = None, seed: int = 0) -> nn.Module:
         """The model that the function trains on the rows with these ids (default: all)."""
         rows = as_rows(train)
-        index = torch.arange(len(rows)) if ids is None else rows.positions(ids)
-        return self.train(rows, index, Run(seed=seed))[0]
+        return self.train(rows, _positions(rows, ids), Run(seed=seed))[0]
 
     def train(self, rows: Rows, index: Tensor, run: Run, checkpoint: Checkpoint | None = None) -> tuple[nn.Module, Log]:
         """The model that the function trains on the rows at these positions."""
@@ -256,6 +250,9 @@ def own_recipe(function: Callable[[Rows, Any, int], nn.Module]) -> OwnRecipe:
 
     The dataset is a `Rows` (a map-style PyTorch dataset), `ids` an array of the ids to train on:
     `dataset.take(dataset.positions(ids))` is the part to train on.
+
+    Raises:
+        ExpungeError: anything that cannot be called so.
     """
     return OwnRecipe(function)
 
@@ -266,11 +263,12 @@ def as_recipe(recipe: Any) -> TrainedBy:
     Raises:
         ExpungeError: anything else.
     """
-    if isinstance(recipe, (Recipe, OwnRecipe)):
-        return recipe
-    if callable(recipe):
-        return OwnRecipe(recipe)
-    raise ExpungeError(f"A recipe is an expunge.Recipe or a function (dataset, ids, seed) -> model; got {recipe!r}.")
+    return recipe if isinstance(recipe, (Recipe, OwnRecipe)) else OwnRecipe(recipe)
+
+
+def _positions(rows: Rows, ids: Iterable[Hashable] | None) -> Tensor:
+    """Which rows these are, in the order of the data; all without ids."""
+    return torch.arange(len(rows)) if ids is None else rows.positions(ids).unique()
 
 
 def training_key(recipe: TrainedBy, rows: Rows, index: Tensor, run: Run) -> dict[str, Any]:

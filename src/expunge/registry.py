@@ -78,8 +78,9 @@ def make(name: str, fields: Mapping[str, Any] | None = None) -> Method:
                 )
             except ValidationError as error:
                 problems += [f"{name}.{key}: {e['msg']}; got {value!r}." for e in error.errors()]
-    with collected(problems):
-        made = cls(**values)
+    if not _NESTED.keys() & (given.keys() - values.keys()):  # it would only say that the method in it is missing
+        with collected(problems):
+            made: Method = cls(**values)
     raise_if(problems)
     return made
 

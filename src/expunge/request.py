@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from expunge.data.adapt import as_rows
 from expunge.data.classes import label
-from expunge.data.ids import listed, read_ids, separated
+from expunge.data.ids import listed, misread, plain, read_ids
 from expunge.data.rows import Rows
 from expunge.data.split import check_seed, stratified
 from expunge.errors import ExpungeError, collected, raise_if
@@ -49,13 +49,15 @@ class Request:
 
     Args:
         data: the training set: `Rows`, a map-style `Dataset` of (input, label), or a pair (x, y) of arrays.
-        classes: every row of these classes; labels or class names.
+        classes: every row of these classes; labels or class names. Where names are numbers, `"name:1"` and `"label:1"`
+            say which is meant.
         ids: the rows with these ids; a sequence, or the path of a text file (an id a line) or CSV file (the column
-            `id`, or else its first column).
+            `id`; without a header, its first column).
         where: every row for which this function of a `Row` is true.
         fraction: a random share of all rows not yet gone, above 0 and below 1.
         seed: of the random share. Default 0.
-        stratify: draw the random share class by class in proportion. Default no, as in the SalUn protocol.
+        stratify: draw the random share class by class in proportion; for `fraction` alone. Default no, as in the
+            SalUn protocol.
         gone: what earlier requests removed from the model: ids as above, or a request on the same data.
 
     Raises:
@@ -76,7 +78,7 @@ class Request:
         gone: Iterable[Hashable] | Request | str | Path = (),
     ) -> None:
         given = {"classes": classes, "ids": ids, "where": where, "fraction": fraction}
-        check_form(**given, seed=seed)
+        check_form(**given, seed=seed, stratify=stratify)
         (how,) = (name for name, value in given.items() if value is not None)
         self.rows: Rows = as_rows(data)
         self.state = torch.zeros(len(self.rows), dtype=torch.int8)
@@ -189,7 +191,9 @@ class Request:
         try:
             return self.rows.positions(wanted)
         except ExpungeError as error:
-            told = separated(wanted, ids) if isinstance(ids, (str, Path)) else ""
+            known = set(self.rows.ids.tolist())
+            unknown = [i not in known for i in wanted]
+            told = misread(wanted, unknown, ids) if isinstance(ids, (str, Path)) else ""
             raise ExpungeError(f"{error} {told}".rstrip()) from error
 
     def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:
@@ -210,7 +214,14 @@ class Request:
         return Row(self.rows.ids[i], label, self.rows.classes[label], self.rows.x(torch.tensor([i]))[0])
 
     def _answer(self, where: Callable[[Row], bool], i: int) -> bool:
-        answer: object = where(self._row(i))
+        row = self._row(i)
+        try:
+            answer: object = where(row)
+        except Exception as error:  # a user's function may raise anything
+            raise ExpungeError(
+                f"where failed on the row with id {plain(row.id)!r}, {type(error).__name__}: {error}. It gets a Row "
+                f"with {', '.join(f.name for f in fields(Row))}."
+            ) from error
         try:
             return bool(answer)
         except (TypeError, ValueError, RuntimeError) as error:  # an array or tensor of several answers
@@ -246,12 +257,19 @@ class Request:
 
 
 def check_form(
-    *, classes: Any = None, ids: Any = None, where: Any = None, fraction: Any = None, seed: Any = 0, **more: Any
+    *,
+    classes: Any = None,
+    ids: Any = None,
+    where: Any = None,
+    fraction: Any = None,
+    seed: Any = 0,
+    stratify: Any = False,
 ) -> None:
     """Refuse what no data could make a request of; see `Request`.
 
     Raises:
-        ExpungeError: rows named in no way or in several, a fraction, seed or function that is none.
+        ExpungeError: rows named in no way or in several, a fraction, seed or function that is none, `stratify` beside
+            anything but a fraction.
     """
     given = {"classes": classes, "ids": ids, "where": where, "fraction": fraction}
     chosen = [name for name, value in given.items() if value is not None]
@@ -262,6 +280,10 @@ def check_form(
         )
     if where is not None and not callable(where):
         raise ExpungeError(f"where is a function of a Row that says whether the row must go; got {where!r}.")
+    if not isinstance(stratify, (bool, np.bool_)):
+        raise ExpungeError(f"stratify is true or false; got {stratify!r}.")
+    if stratify and fraction is None:
+        raise ExpungeError(f"stratify is how a random share is drawn, so it goes with fraction; got {chosen[0]}.")
     if fraction is not None:
         if not isinstance(fraction, (int, float, np.floating)) or not 0 < fraction < 1:
             raise ExpungeError(f"fraction must lie between 0 and 1 (both excluded); got {fraction!r}.")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import operator
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from expunge.errors import ExpungeError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -21,12 +26,15 @@ class Run:
     """The circumstances of one computation.
 
     Args:
-        seed: every random draw derives from it. Default 0.
+        seed: every random draw derives from it, a whole number, 0 or more. Default 0.
         device: where to compute. Default: where the model is.
         precision: `"float32"`, `"bfloat16"` (autocast), or `"auto"` (default): bfloat16 on a GPU that has it.
         augment: how rows are augmented while training, as in `expunge.data.augment`. Default: not at all.
         progress: show a progress bar when standard error is a terminal. Default yes.
         accelerator: an `accelerate.Accelerator`, for several processes. Default: one process, no accelerate.
+
+    Raises:
+        ExpungeError: a seed of another kind.
     """
 
     seed: int = 0
@@ -35,6 +43,9 @@ class Run:
     augment: str | None = None
     progress: bool = True
     accelerator: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_seed(self.seed))
 
     def generator(self, *purpose: object) -> torch.Generator:
         """A random generator of its own for each purpose: same seed and purpose, same draws, in any order."""
@@ -50,11 +61,23 @@ class Run:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Leave global random state and grad mode as they were, whatever happens inside the block."""
+        """Leave global random state and grad mode as they were, whatever happens inside the block.
+
+        The state is that of PyTorch, NumPy and `random`. Inside, the seed alone decides what they draw, and gradients
+        are computed, also where the caller is in `torch.no_grad` or `torch.inference_mode`.
+        """
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            torch.manual_seed(derive(self.seed, "global"))
-            yield
+        with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
+            elsewhere = random.getstate(), np.random.get_state()
+            start = derive(self.seed, "global")
+            torch.manual_seed(start)
+            random.seed(start)
+            np.random.seed(start % 2**32)  # all that it takes
+            try:
+                yield
+            finally:
+                random.setstate(elsewhere[0])
+                np.random.set_state(elsewhere[1])
 
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
@@ -100,6 +123,21 @@ def progress_bar(what: str, total: int, show: bool) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda text="": bar.update(task, advance=1, description=f"{what} {text}".rstrip())
+
+
+def as_seed(given: Any) -> int:
+    """A seed as an int, so that 1 of NumPy or PyTorch is the same seed as 1.
+
+    Raises:
+        ExpungeError: no whole number, or one below 0.
+    """
+    try:
+        seed = -1 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        seed = -1
+    if seed < 0:
+        raise ExpungeError(f"seed must be a whole number, 0 or more; got {given!r}.")
+    return seed
 
 
 def derive(seed: int, *purpose: object) -> int:

@@ -1,4 +1,4 @@
-"""Source: a function of a user's own told so that another one is noticed."""
+"""Source: what a function of a user's own is, told so that another one is noticed, and how it can be called."""
 
 from __future__ import annotations
 
@@ -6,6 +6,27 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+
+def call_problem(function: object, *given: str) -> str:
+    """Why something cannot be called with such arguments, as an end of a sentence; empty where it can be.
+
+    Args:
+        function: anything; what does not tell its arguments passes.
+        given: what it would be called with, in words.
+    """
+    if not callable(function):
+        return f"got {function!r}"
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)  # what wraps may take other arguments
+    except (TypeError, ValueError):  # some that are written in C
+        return ""
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        return f"got {name}{signature}, which cannot be called with ({', '.join(given)}): {error}"
+    return ""
 
 
 def describe_function(function: Callable[..., Any]) -> str:

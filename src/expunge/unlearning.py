@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from expunge.artifact import Store
@@ -42,19 +43,30 @@ def _part_of(model: Any) -> str:
     return " Give its .unet, with task=expunge.task.TextToImage.of(pipeline, rows)." if hasattr(model, "unet") else ""
 
 
+def _check_kinds(model: Any, request: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise ExpungeError(f"The model must be a torch.nn.Module; got {type(model).__name__}.{_part_of(model)}")
+    if not isinstance(request, Request):
+        raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
+
+
 def _left_out(request: Request) -> tuple[int, ...]:
     """The classes of which no row stays."""
     left = set(request.rows.y[request.keep].tolist())
     return tuple(c for c in range(request.rows.num_classes) if c not in left)
 
 
-def _asked_for(task: Task | None, request: Request, model: nn.Module, recipe: Any = None) -> Task:
-    """The task that is given, without the classes that are gone or must go, or the default one."""
+def asked_for(task: Task | None, request: Request, model: nn.Module | None, recipe: Any = None) -> Task:
+    """The task that is given, or the default one; without the classes that are gone or must go, and with the scale of
+    the rows where a diffusion task names none."""
     if task is None:
         return default_task(request, model, recipe)
     if not isinstance(task, (Classification, Diffusion)):
         return task
-    return replace(task, without=tuple(sorted({*task.without, *_left_out(request)})))
+    task = replace(task, without=tuple(sorted({*task.without, *_left_out(request)})))
+    if isinstance(task, Diffusion) and task.scale is None:
+        return replace(task, scale=request.rows.scale)
+    return task
 
 
 def unlearn(
@@ -97,10 +109,9 @@ def unlearn(
     Example:
         >>> result = unlearn(model, request, "finetune", epochs=3)  # doctest: +SKIP
     """
-    if not isinstance(model, nn.Module):
-        raise ExpungeError(f"The model must be a torch.nn.Module; got {type(model).__name__}.{_part_of(model)}")
-    if not isinstance(request, Request):
-        raise ExpungeError(f"The request must be an expunge.Request; got {type(request).__name__}.")
+    _check_kinds(model, request)
+    run = run or Run()
+    run = run if seed is None else replace(run, seed=seed)
     if isinstance(method, str):
         method = make(method, fields)
     elif not isinstance(other := cast(object, method), Method):
@@ -110,22 +121,24 @@ def unlearn(
         raise ExpungeError(f"{', '.join(fields)}: set fields on the method itself, {type(method).__name__}(...).")
     request = request.after(history(model, request))
     known = as_recipe(recipe) if recipe is not None else None
-    task = _asked_for(task, request, model, known)
+    task = asked_for(task, request, model, known)
     ledger = ledger if ledger is not None else getattr(model, "_expunge_ledger", None)
-    opened = Ledger(ledger) if isinstance(ledger, (str, Path)) else ledger
+    opened = ledger if ledger is None or isinstance(ledger, Ledger) else Ledger(ledger)
     if opened is not None and opened.about is None:
         raise ExpungeError(f"There is no ledger in {opened.path}; it is made while a model is trained.")
     held = rows_like(unseen, request.rows) if unseen is not None else None
     given = {name for name, one in (("recipe", known), ("ledger", opened), ("unseen", held)) if one is not None}
-    others = ", ".join(suitable(request.scope, task.family, given))
-    check(model, request, method, task, given, f"Methods for this request: {others}.")
+    others = [name for name in suitable(request.scope, task.family, given) if name != method.name]
+    hint = f"Methods for this request: {', '.join(others)}." if others else ""
+    check(model, request, method, task, given, hint)
     raise_if(method.ledger_problems(opened.settings) if opened is not None else [])
-    run = run or Run()
-    run = replace(run, seed=run.seed if seed is None else seed, device=run.device_of(model))
+    run = replace(run, device=run.device_of(model))
     if isinstance(known, Recipe):
         run = known.circumstances(run)
     pool = Pool(known, request.rows, Store(), like=model) if known is not None else None
-    return perform(model, method, Job(request, task, run, pool, opened, held))
+    result = perform(model, method, Job(request, task, run, pool, opened, held))
+    result.log.notes.extend(task.notes(request.rows.take(request.keep[:16])))
+    return result
 
 
 def saliency(
@@ -156,17 +169,19 @@ def saliency(
             folder, where methods find them too. Those of a loss of your own are never kept. Default yes.
 
     Raises:
-        ExpungeError: a model that does not fit the data, gradients that are NaN, infinite or zero everywhere, weights
-            that are all frozen, or stored sparsely.
+        ExpungeError: a model that does not fit the data, a loss that is not one number for each row, gradients that
+            are NaN, infinite or zero everywhere, weights that are all frozen, or stored sparsely.
 
     Cost: one forward and backward pass over the forget rows, one row at a time but for `"abs_of_sum"`.
     """
+    _check_kinds(model, request)
     request = request.after(history(model, request))
-    task = _asked_for(task, request, model)
+    task = asked_for(task, request, model)
     raise_if(task.problems(model, request.rows.take(request.keep[:2])))
     run = replace(run or Run(), device=(run or Run()).device_of(model))
-    if any(p.device.type != run.device_of(model).type for p in model.parameters()):
-        model = copy.deepcopy(model)  # the caller's stays where it is
+    if any(p.device.type != run.device_of(model).type or p.is_inference() for p in model.parameters()):
+        with torch.inference_mode(False):  # weights made in that mode have no gradient
+            model = copy.deepcopy(model)  # and the caller's stays where it is
     rows, index = request.rows, request.forget
     if loss is not None:
         return measure(model, rows, index, task, run, aggregation, loss, batch_size)

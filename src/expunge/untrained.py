@@ -1,13 +1,57 @@
-"""An untrained model of the same shape: what a network answers that has learnt nothing."""
+"""Untrained models: built for the rows as a recipe says, or a model's own shape with weights drawn anew."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
+from expunge import models
+from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.run import Run
+from expunge.source import call_problem
+
+Build = Callable[[Rows], nn.Module]
+
+
+def model_problems(given: object) -> list[str]:
+    """Why no model can be built from this, a sentence each; see `blank`."""
+    wrong = ""
+    if isinstance(given, nn.Module):
+        wrong = f"got a module, {type(given).__name__}, and every training needs one of its own"
+    elif not isinstance(given, (str, Mapping)):
+        wrong = call_problem(given, "rows")
+    return [f"model must be a name, {{name: ...}}, or a function of the rows that makes one; {wrong}."] if wrong else []
+
+
+def blank(given: str | Mapping[str, Any] | Build, rows: Rows) -> nn.Module:
+    """An untrained model that fits the rows; draws from the global random state.
+
+    Args:
+        given: a name of `expunge.models`, a mapping `{"name": ..., field: value}`, or a function of the rows.
+        rows: give channels, size and classes.
+
+    Raises:
+        ExpungeError: an unknown name or field, rows that are no square images, a function that returns something else.
+    """
+    if callable(given):
+        made: object = given(rows)
+        if not isinstance(made, nn.Module):
+            raise ExpungeError(f"The model's function must return a torch.nn.Module; got {type(made).__name__}.")
+        return made
+    fields = {"name": given} if isinstance(given, str) else dict(given)
+    name = fields.pop("name", None)
+    if name is None:
+        raise ExpungeError("A model is given by name, e.g. {name: lenet}, or {build: 'module:function'}.")
+    if len(rows.shape) != 3:
+        raise ExpungeError(f"{name} takes images (channels, height, width); {rows.name} has shape {rows.shape}.")
+    channels, height, width = rows.shape
+    if height != width:
+        raise ExpungeError(f"{name} takes square images; those of {rows.name} are {height} x {width}.")
+    return models.build(name, channels=channels, size=height, classes=rows.num_classes, **fields)
 
 
 def untrained(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -23,7 +23,7 @@ def step_problems(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters(recurse=False))
     ]
-    found = []
+    found = scripted_problems(model)
     if narrow:
         found.append(
             f"{len(narrow)} trained weights are of 16 bits, e.g. {narrow[0]}, so that small steps round away. Take the "
@@ -32,6 +32,17 @@ def step_problems(model: nn.Module) -> list[str]:
     if sparse:
         found.append(f"{', '.join(sparse)} gives sparse gradients, which are not served; set its sparse to False.")
     return found
+
+
+def scripted_problems(model: nn.Module) -> list[str]:
+    """Weights whose copies cannot be trained, as PyTorch copies them with their history; a sentence at most."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and any(p.requires_grad for p in module.parameters()):
+            return [
+                f"{name or 'The model'} is compiled by torch.jit, and copies of it cannot be trained; give the "
+                "module that it was made of, with its weights: module.load_state_dict(compiled.state_dict())."
+            ]
+    return []
 
 
 def differ(before: nn.Module, after: nn.Module) -> bool:

@@ -13,6 +13,7 @@ import expunge as ex
 from expunge import ExpungeError, Rows
 from expunge.audit.generation import Generation
 from expunge.audit.generation.look import look
+from expunge.experiment.assemble import from_dict
 
 pytest.importorskip("diffusers")
 
@@ -111,6 +112,83 @@ def test_the_report_shows_the_images(greys, reader, tmp_path):
     assert "recognised" in str(report)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["generation"]["samples"] == 5
     assert "recognised,others,fid" in (tmp_path / "out" / "results.csv").read_text()
+
+
+class Refuses:
+    """A recipe of its own that must not be reached."""
+
+    def __call__(self, data, ids, seed):
+        raise AssertionError("trained before the settings were looked at")
+
+
+class Untouched(Draws):
+    """A denoiser that counts how often it is asked."""
+
+    asked = 0
+
+    def forward(self, x, t, class_labels):
+        type(self).asked += 1
+        return super().forward(x, t, class_labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"steps": 1001}, "generation.steps must be from 1 to 1000, the model's noise levels; got 1001"),
+        ({"classifier": nn.Sequential(nn.Flatten(), nn.Linear(64, 2))}, "generation.classifier: .* has 2 outputs, but"),
+        ({"classifier": nn.Sequential(nn.Flatten(), nn.Linear(64, 9))}, "generation.classifier: .* has 9 outputs, but"),
+        ({"classifier": nn.Linear(3, 3)}, "generation.classifier: The model does not accept inputs of shape"),
+        ({"classifier": nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten())}, "generation.classifier: .*last linear layer"),
+        ({"classifier": {"model": "lenett"}}, "generation.classifier: .*Did you mean 'lenet'"),
+    ],
+)
+def test_what_cannot_be_drawn_or_looked_at_is_refused_before_compute(greys, settings, told):
+    request, task = ex.Request(greys, classes=[0]), ex.Diffusion(3, scale=greys.scale)
+    how = {"samples": 3, "steps": 4, **settings}
+    before, asked = torch.get_rng_state(), Untouched.asked
+    with pytest.raises(ExpungeError, match=told):
+        ex.audit(
+            {"original": Untouched(*LEVELS)}, request, unseen=drawn(1), task=task, recipe=Refuses(), generation=how
+        )
+    assert Untouched.asked - asked <= 2  # the trial of two rows alone
+    assert torch.get_rng_state().equal(before)
+
+
+def test_all_that_does_not_fit_is_told_at_once(greys):
+    request, task = ex.Request(greys, ids=[0, 1]), ex.Diffusion(3, scale=greys.scale)
+    how = {"steps": 5000, "classifier": nn.Linear(3, 3)}
+    with pytest.raises(ExpungeError) as e:
+        ex.audit({"original": Draws(*LEVELS)}, request, unseen=drawn(1), task=task, generation=how)
+    assert all(word in str(e.value) for word in ("class by class", "generation.steps", "generation.classifier"))
+
+
+def test_a_denoiser_that_fails_otherwise_than_by_nan_is_not_called_damaged(greys, reader):
+    class Stops(Draws):
+        def forward(self, x, t, class_labels):
+            if len(x) > 10:  # more than the trial shows
+                raise ExpungeError("out of paper")
+            return super().forward(x, t, class_labels)
+
+    with pytest.raises(ExpungeError, match="out of paper"):
+        judged(greys, reader, {"original": Stops(*LEVELS)}, samples=20)
+
+
+def test_a_classifier_is_not_judged_by_what_it_draws(greys, reader):
+    request = ex.Request(greys, classes=[0])
+    with pytest.raises(ExpungeError, match="generation says how images of denoisers are drawn"):
+        ex.audit({"original": reader}, request, unseen=drawn(1), recipe=Refuses(), generation={"samples": 5})
+
+
+def test_an_experiment_tells_it_before_anything_is_trained(tmp_path):
+    data, model = {"name": "digits", "limit": 100}, {"name": "unet", "width": 8, "multiples": [1, 1]}
+    audit = {"generation": {"steps": 5000, "classifier": {"model": "mlp"}}}
+    config = {"data": data, "model": model, "request": {"classes": [3]}, "recipe": {"epochs": 1}, "audit": audit}
+    with pytest.raises(ExpungeError, match=r"audit: generation\.steps must be from 1 to 1000"):
+        from_dict({**config, "out": str(tmp_path)})
+    with pytest.raises(ExpungeError, match="audit: generation says how images of denoisers"):
+        from_dict({**config, "model": {"name": "mlp"}, "out": str(tmp_path)})
+    audit["generation"]["steps"] = 5
+    assert from_dict({**config, "out": str(tmp_path)}).terms.generation.steps == 5
 
 
 def test_without_retraining_it_cannot_say(greys, reader):

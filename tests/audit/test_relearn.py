@@ -66,6 +66,15 @@ def test_a_target_out_of_reach_is_censored_at_the_limit(pair) -> None:
     assert time.epochs == 1.5
 
 
+def test_a_compiled_model_is_told_to_be_no_object_for_training(pair) -> None:
+    request, _, retrained = pair
+    forget = request.rows.take(request.forget)
+    compiled = torch.jit.trace(retrained, forget.x(torch.arange(2)))
+    with pytest.raises(ExpungeError, match=r"compiled by torch\.jit"):
+        relearn(compiled, forget, 1.01, TASK)
+    assert relearn(compiled, forget, 0.0, TASK).epochs == 0
+
+
 def test_the_model_is_untouched_and_the_answer_repeats(pair) -> None:
     request, _, retrained = pair
     before, forget = bits(retrained), request.rows.take(request.forget)

@@ -56,6 +56,19 @@ def test_it_says_what_a_class_would_touch(expunge: Shell, folder: Path) -> None:
     assert "30 steps of SGD, 1,210 weights in 4 tensors; record: update, keep: 0.1, values: float32." in said
 
 
+def test_it_states_how_far_values_are_rounded(expunge: Shell, folder: Path, tmp_path: Path) -> None:
+    assert "Rounded" not in expunge("ledger", folder).out
+    train, _ = ex.data.load("digits", limit=300)
+    settings = {"keep": 0.1, "values": "bfloat16"}
+    recipe = ex.Recipe(model={"name": "mlp", "hidden": [16]}, epochs=1, batch_size=32, ledger=settings)
+    recipe(train, ledger=tmp_path / "rounded")
+    ledger = ex.Ledger(tmp_path / "rounded")
+    largest = max(float(total.abs().max()) for s in ledger.stored for total in ledger.reader().total([s]).values())
+    assert 0 < ledger.error <= largest * 2**-8  # half a unit in the last of eight bits
+    said = f"Rounded to bfloat16: no recorded value is off by more than {ledger.error:.2g}."
+    assert said in expunge("ledger", tmp_path / "rounded").out
+
+
 def test_it_reads_ids_from_a_file_and_verifies(expunge: Shell, folder: Path, tmp_path: Path) -> None:
     train, _ = ex.data.load("digits", limit=300)
     wanted = train.ids[:2].tolist()
@@ -77,6 +90,14 @@ def test_a_flipped_byte_is_found_and_named(expunge: Shell, folder: Path) -> None
     assert outcome.code == 1
     assert shard.name in outcome.out
     assert "step" in outcome.out
+
+
+def test_classes_and_ids_are_taken_as_for_unlearning(expunge: Shell, folder: Path) -> None:
+    both = expunge("ledger", folder, "--classes", "3,4").out
+    for several in (["--classes", "3", "--classes", "4"], ["--classes", "[3, 4]"]):
+        assert expunge("ledger", folder, *several).out == both
+    assert "60 rows took part" in both
+    assert "--ids takes one file; got a, b" in expunge.refuses("ledger", folder, "--ids", "a", "--ids", "b")
 
 
 def test_what_it_refuses(expunge: Shell, folder: Path, tmp_path: Path) -> None:
@@ -147,6 +168,19 @@ def test_unlearning_with_a_ledger_says_what_it_touched(expunge: Shell, folder: P
     assert read_json(tmp_path / "out" / "manifest.json")["facts"]["touched"]["steps"] == 3
     assert "give ledger=" in expunge.refuses(*words, "--out", tmp_path / "other")
     assert "belongs to another data" in expunge.refuses(*words, "--ledger", folder, "--out", tmp_path / "more")
+
+
+def test_unlearning_takes_the_folder_of_a_run_as_well(expunge: Shell, folder: Path, tmp_path: Path) -> None:
+    from expunge.cli.ledger import only_ledger
+
+    (tmp_path / "run").mkdir()
+    ex.io.write_json(tmp_path / "run" / "ledgers.json", {"0": str(folder)})
+    assert only_ledger(tmp_path / "run") == only_ledger(folder) == folder
+    ex.io.write_json(tmp_path / "run" / "ledgers.json", {"0": str(folder), "1": "elsewhere"})
+    with pytest.raises(ex.ExpungeError, match="has 2 ledgers, one for each seed"):
+        only_ledger(tmp_path / "run")
+    with pytest.raises(ex.ExpungeError, match="There is no ledger in"):
+        only_ledger(tmp_path)
 
 
 def test_a_run_whose_ledger_was_purged_can_be_drawn_again(

@@ -260,10 +260,17 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_was(expunge: Shell,
     said = expunge.refuses("run", small)
     assert "is not empty" in said
     assert {p.name for p in (tmp_path / "out").rglob("*")} == {"models", "original-seed0.safetensors", "thesis.txt"}
+    said = expunge.refuses("run", small, "--set", "methods=[]", "--force")
+    assert "holds original-seed0.safetensors, and" in said  # it would be taken for the run's own, or be overwritten
+    assert (tmp_path / "out" / "models" / "original-seed0.safetensors").read_text() == "precious"
+    (tmp_path / "out" / "models" / "original-seed0.safetensors").rename(
+        tmp_path / "out" / "models" / "mine.safetensors"
+    )
     outcome = expunge("run", small, "--set", "methods=[]", "--force")
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
-    assert (tmp_path / "out" / "models" / "original-seed0.safetensors").read_text() == "precious"
+    assert (tmp_path / "out" / "models" / "mine.safetensors").read_text() == "precious"
+    assert (tmp_path / "out" / "models" / "original-seed0.safetensors").is_file()
 
 
 def test_a_folder_that_cannot_be_written(expunge: Shell, small: Path, tmp_path: Path) -> None:

@@ -86,9 +86,14 @@ def test_ids_from_a_csv_file(expunge: Shell, words: list[object], tmp_path: Path
     assert sorted(read_json(tmp_path / "out" / "manifest.json")["ids"]) == sorted(ids)
 
 
-def test_several_classes_and_a_share(expunge: Shell, words: list[object], tmp_path: Path) -> None:
+def test_several_classes_and_a_share(expunge: Shell, words: list[object], tmp_path: Path, train: ex.Rows) -> None:
+    expected = sorted(train.ids[((train.y == 3) | (train.y == 5)).numpy()].tolist())
     outcome = expunge(*words, "--classes", "3,5", "--set", "epochs=0")
     assert "classes 3, 5" in outcome.out
+    for several in (["--classes", "3", "--classes", "5"], ["--classes", "3, 5"], ["--classes", "[3, 5]"]):
+        outcome = expunge(*words, *several, "--set", "epochs=0", "--force")
+        assert "classes 3, 5" in outcome.out, outcome.err
+        assert sorted(read_json(tmp_path / "out" / "manifest.json")["ids"]) == expected
     outcome = expunge(*words, "--fraction", "0.1", "--seed", "4", "--set", "epochs=0", "--force")
     assert "144 of 1,438" in outcome.out
     first = read_json(tmp_path / "out" / "manifest.json")["ids"]
@@ -103,6 +108,8 @@ def test_several_classes_and_a_share(expunge: Shell, words: list[object], tmp_pa
         (["--classes", "cat"], "Unknown class 'cat'"),
         (["--classes", "3", "--fraction", "0.1"], "exactly one way"),
         ([], "exactly one way"),
+        (["--classes", "3", "--classes", "12"], "labels run 0..9"),
+        (["--ids", "a.csv", "--ids", "b.csv"], "--ids takes one file; got a.csv, b.csv"),
         (["--ids", "absent.csv"], "absent.csv cannot be read"),
         (["--classes", "3", "--method", "randomlabel"], "Did you mean 'random_label'"),
         (["--classes", "3", "--set", "epohcs=1"], "Did you mean 'epochs'"),
@@ -125,6 +132,16 @@ def test_what_cannot_work_is_said_and_nothing_is_written(
 ) -> None:
     assert told in expunge.refuses(*words, *more)
     assert not list(tmp_path.rglob("out/*"))
+
+
+def test_everything_that_is_wrong_is_said_at_once(expunge: Shell, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    words = ["--model", "mlpp", "--data", "digitz", "--method", "finetunee", "--weights", "absent.pt", "--seed", "-1"]
+    said = expunge.refuses("unlearn", *words, "--out", tmp_path / "full")
+    pieces = ["'mlp'", "'digits'", "'finetune'", "no weights at absent.pt", "got -1", "exactly one way", "not empty"]
+    assert all(piece in said for piece in pieces)
+    assert len(said.strip().splitlines()) == len(pieces)
 
 
 def test_a_folder_with_something_in_it_is_refused(expunge: Shell, words: list[object], tmp_path: Path) -> None:

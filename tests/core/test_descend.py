@@ -392,3 +392,84 @@ def test_a_model_of_ones_own_that_returns_an_object_with_logits_can_be_trained(t
     loop(own, train, phase())
     loop(plain, train, phase())
     assert bits(own.body) == bits(plain)
+
+
+# -- what cannot be learned from -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mix", ["together", "in_turn", "shuffled"])
+def test_a_batch_of_one_row_is_learned_from_and_it_is_said(mix, train):
+    """BatchNorm on maps of 1x1 has no variance there; PyTorch refuses it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+    parts = {"retain": torch.arange(3, 4), "forget": torch.arange(1)}
+    p = phase(terms=(Term("forget", weight=-0.1), Term("retain")), mix=mix, epochs=2, batch_size=1, lr=0.01)
+    before = bits(model)
+    log = descend(model, train, parts, TASK, [p], Run())
+    assert [note for note in log.notes if "one row" in note] == log.notes
+    assert len(log.notes) == 1  # however many batches
+    after = bits(model)
+    assert after["1.running_mean"] == before["1.running_mean"]
+    assert after["0.weight"] != before["0.weight"]
+    p = phase(terms=(Term("retain"),), epochs=1, lr=0.01)
+    assert not descend(model, train, {"retain": torch.arange(2)}, TASK, [p], Run()).notes
+
+
+class Mean(Classification):
+    """A loss that is averaged too early."""
+
+    def loss(self, model, x_B, y_B):
+        return super().loss(model, x_B, y_B).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (lambda task, model, x, y: task.loss(model, x, y).mean(), r"shape \(\)"),
+        (lambda task, model, x, y: task.loss(model, x, y)[:, None], r"shape \(64, 1\)"),
+        (lambda task, model, x, y: 0.0, "float"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_for_each_row_is_refused(loss, got, train, mlp):
+    before = bits(mlp)
+    parts = {"retain": torch.arange(64)}
+    with pytest.raises(ExpungeError, match=f"one number for each row, .* of shape .64,. for 64 rows; got {got}"):
+        descend(mlp, train, parts, TASK, [phase(terms=(Term("retain", loss=loss),))], Run())
+    with pytest.raises(ExpungeError, match=r"one number for each row, .* got shape \(\)\. Take no mean"):
+        descend(mlp, train, parts, Mean(classes=10), [phase()], Run())
+    assert bits(mlp) == before
+
+
+class Detached(nn.Module):
+    """A forward pass that computes no gradient, and a layer that it does not use."""
+
+    def __init__(self, grad: bool) -> None:
+        super().__init__()
+        self.head, self.unused, self.grad = nn.Linear(64, 10), nn.Linear(2, 2), grad
+
+    def forward(self, x):
+        with torch.set_grad_enabled(self.grad):
+            return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("method", ["finetune", "scrub", "random_label"])
+@pytest.mark.parametrize(
+    ("grad", "region"), [(True, {"layers": "unused"}), (True, {"last": 1}), (False, None)], ids=["off", "last", "none"]
+)
+def test_a_loss_without_gradient_is_refused_with_what_to_do(method, grad, region, train, three):
+    model = Detached(grad)
+    with pytest.raises(ExpungeError, match=r"no weight that may move.* another region.* no torch\.no_grad\(\)"):
+        ex.unlearn(model, three, method, region=region)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("method", ["finetune", "salun", "ssd"])
+def test_it_learns_inside_inference_mode_too_and_gives_the_same_bits(mode, method, mlp, three):
+    expected = ex.unlearn(mlp, three, method)
+    with mode():
+        result = ex.unlearn(mlp, three, method)
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+    assert bits(result.model) == bits(expected.model)
+    result.model(three.rows.x(torch.arange(2))).sum().backward()  # what comes out can be trained on

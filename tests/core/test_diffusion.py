@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from expunge.task import (  # noqa: E402
     sample,
     task_of,
 )
+from expunge.task.sampling import NoImage  # noqa: E402
 
 STEPS = 1000
 BETAS = np.linspace(1e-4, 0.02, STEPS)  # Ho et al. 2020
@@ -262,9 +265,35 @@ def test_an_image_depends_on_seed_and_place_alone():
     assert net.training  # left as it was
 
 
+def test_conditions_may_be_a_list():
+    made = sample(Exact(), Diffusion(3), [2, 0], (1, 2, 2), steps=4)
+    assert made.equal(sample(Exact(), Diffusion(3), torch.tensor([2, 0]), (1, 2, 2), steps=4))
+    assert sample(Exact(), Diffusion(3), [], (1, 2, 2), steps=4).shape == (0, 1, 2, 2)
+
+
+@pytest.mark.parametrize("conditions", [["3"], [[3]], [0.5], 3, None, [True]])
+def test_what_is_no_list_of_conditions_is_refused(conditions):
+    with pytest.raises(ExpungeError, match="Conditions must be whole numbers, one for each image"):
+        sample(Exact(), Diffusion(3), conditions, (1, 2, 2), steps=4)
+
+
+def test_a_damaged_model_draws_no_image_and_that_is_an_error_of_its_own():
+    class Broken(nn.Module):
+        def forward(self, x, t, class_labels):
+            return x * float("nan")
+
+    with pytest.raises(NoImage, match="weights are damaged"):
+        sample(Broken(), Diffusion(3), [0], (1, 2, 2), steps=2)
+
+
 @pytest.mark.parametrize(
     ("conditions", "steps", "told"),
-    [([0, 4], 5, r"Conditions are 0\.\.3"), ([0], 1001, "from 1 to 1000"), ([0], 0, "from 1 to 1000")],
+    [
+        ([0, 4], 5, r"Conditions are 0\.\.3"),
+        ([0], 1001, "from 1 to 1000"),
+        ([0], 0, "from 1 to 1000"),
+        ([0], "5", "from 1 to 1000"),
+    ],
 )
 def test_sampling_refuses_what_the_model_does_not_have(conditions, steps, told):
     with pytest.raises(ExpungeError, match=told):
@@ -305,7 +334,7 @@ def test_a_denoiser_of_diffusers_is_known_without_being_told():
     ],
 )
 def test_a_denoiser_that_does_not_fit_is_told(fields, told):
-    (problem,) = Diffusion(3).problems(unet(**fields), rows())
+    (problem,) = Diffusion(3, scale=rows().scale).problems(unet(**fields), rows())
     assert told in problem
 
 
@@ -313,7 +342,7 @@ def test_a_damaged_denoiser_and_rows_that_are_no_images_are_told():
     net = unet()
     with torch.no_grad():
         net.conv_in.weight.fill_(float("nan"))
-    (problem,) = Diffusion(3).problems(net, rows())
+    (problem,) = Diffusion(3, scale=rows().scale).problems(net, rows())
     assert "NaN" in problem
     flat = Rows(np.zeros((6, 5), dtype=np.float32), np.arange(6) % 3)
     assert "takes images" in Diffusion(3).problems(unet(), flat)[0]
@@ -321,14 +350,15 @@ def test_a_damaged_denoiser_and_rows_that_are_no_images_are_told():
 
 def test_a_denoiser_that_cannot_tell_conditions_apart_is_told():
     blind = unet(norm_num_groups=8, block_out_channels=(8,))  # as many groups as channels
-    (problem,) = Diffusion(3).problems(blind, rows())
+    task = Diffusion(3, scale=rows().scale)
+    (problem,) = task.problems(blind, rows())
     assert "the same under every condition" in problem
-    assert Diffusion(3).problems(unet(norm_num_groups=2), rows()) == []
+    assert task.problems(unet(norm_num_groups=2), rows()) == []
 
 
 def test_looking_at_a_denoiser_changes_nothing():
     net, state = unet(dropout=0.5).train(), torch.get_rng_state()
-    Diffusion(3).problems(net, rows())
+    assert Diffusion(3, scale=rows().scale).problems(net, rows()) == []
     assert net.training
     assert torch.get_rng_state().equal(state)
 
@@ -342,11 +372,56 @@ def test_looking_at_a_denoiser_changes_nothing():
         ({"stand_in": "last"}, "stand_in must be any or next"),
         ({"scheduler": {"prediction_type": "flow"}}, "predicts 'flow'; what can be trained on is epsilon"),
         ({"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}, "flow matching does not"),
+        ({"scheduler": "ddpm"}, "str does not say how noise is added"),
+        ({"scheduler": {"num_train_timestep": 50}}, "Did you mean 'num_train_timesteps'"),
+        ({"scheduler": {"num_train_timesteps": "50"}}, "No DDPMScheduler can be made with the settings"),
+        ({"scheduler": {"num_train_timesteps": 0}}, "0 noise levels; there must be one at least"),
+        ({"scheduler": {"beta_end": 2.0}}, "every β from 0 to 1"),
+        ({"scheduler": {"beta_schedule": "steep"}}, "steep is not implemented"),
+        ({"scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}}, "flow matching does not"),
+        ({"classes": "4"}, "classes must be a whole number; got '4'"),
+        ({"guidance": "2"}, "guidance must be a number; got '2'"),
+        ({"condition_dropout": None}, "condition_dropout must be a number; got None"),
+        ({"without": 2}, "without must be a list"),
+        ({"without": (0, 3)}, r"there are 3, from 0 to 2, and got \[3\]"),
     ],
 )
 def test_settings_out_of_range_are_refused(fields, told):
     with pytest.raises(ExpungeError, match=told):
         Diffusion(**{"classes": 3, **fields})
+
+
+def test_all_that_is_wrong_with_settings_is_told_at_once():
+    with pytest.raises(ExpungeError) as e:
+        Diffusion(1, guidance=-1, scheduler={"beta_strat": 0.1, "beta_edn": 0.2})
+    assert all(word in str(e.value) for word in ("2 classes", "guidance", "'beta_strat'", "'beta_edn'"))
+
+
+def test_settings_as_diffusers_writes_them_may_be_of_another_scheduler(tmp_path):
+    written = diffusers.PNDMScheduler(num_train_timesteps=70, beta_schedule="scaled_linear", skip_prk_steps=True)
+    written.save_config(tmp_path)
+    read = json.loads((tmp_path / "scheduler_config.json").read_text())
+    assert "skip_prk_steps" in read
+    for settings in (read, dict(written.config)):
+        task = Diffusion(3, scheduler=settings)
+        assert task.steps == 70
+        torch.testing.assert_close(task.scheduler.alphas_cumprod, written.alphas_cumprod)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"guidnce": 1.0}, "Did you mean 'guidance'"),
+        ({"guidance": -2}, "guidance must be 0 or more"),
+        ({"guidance": "2"}, "guidance must be a number"),
+        ({"scheduler": {"num_train_timestep": 50}}, "Did you mean 'num_train_timesteps'"),
+        (3, "diffusion must be settings such as"),
+    ],
+)
+def test_a_recipe_refuses_settings_of_diffusion_before_there_are_data(fields, told):
+    with pytest.raises(ExpungeError, match=told):
+        ex.Recipe(model="unet", diffusion=fields)
+    assert ex.Recipe(model="unet", diffusion={"guidance": 1.0, "scheduler": {"num_train_timesteps": 50}})
 
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch):

@@ -15,6 +15,7 @@ import yaml
 from expunge import ExpungeError
 from expunge.errors import Diverged, Problems
 from expunge.fields import Typed
+from expunge.methods.finetune import FineTune
 from expunge.region import Region
 
 
@@ -187,3 +188,24 @@ def test_names_that_only_a_type_checker_sees_are_let_pass():
         one: Unheard = 3  # type: ignore[name-defined]  # noqa: F821
 
     assert Own("x").one == "x"
+
+
+def test_fields_that_there_are_not_are_told_with_near_names():
+    with pytest.raises(Problems) as raised:
+        Kinds(coutn=3, ratee=0.1, word="b")
+    first, second = raised.value.problems
+    assert "Kinds has no field 'coutn'. Did you mean 'count'" in first
+    assert "'ratee'. Did you mean 'rate'" in second
+    assert "shape" in first.split("Its fields: ")[1]
+    with pytest.raises(ExpungeError, match="has no field 'coutn'"):
+        replace(Kinds(), coutn=3)
+    with pytest.raises(ExpungeError, match=r"given by name: count, rate.*; got 3 without one"):
+        Kinds(3)
+
+
+def test_copies_are_made_without_names():
+    import copy
+    import pickle
+
+    one = FineTune(epochs=7, region=Region.last(1))
+    assert copy.deepcopy(one) == copy.copy(one) == pickle.loads(pickle.dumps(one)) == one

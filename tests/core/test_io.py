@@ -79,6 +79,24 @@ def test_state_dicts_of_torch_can_be_read(tmp_path, name, wrapper):
     assert bits(loaded) == bits(model())
 
 
+@pytest.mark.parametrize("name", ["m.pt", "m.bin", "weights"])
+def test_safetensors_are_read_whatever_their_name(tmp_path, name):
+    one = model()
+    io.save_weights(tmp_path / name, one, {"seed": 3})
+    two = other()
+    assert io.load_weights(tmp_path / name, two)["seed"] == 3
+    assert bits(one) == bits(two)
+
+
+@pytest.mark.parametrize("function", [io.load_weights, io.save_weights])
+def test_a_model_in_the_place_of_the_path_is_told(tmp_path, function):
+    with pytest.raises(ExpungeError, match="takes a file and then a model; got a Sequential and a str"):
+        function(model(), "m.safetensors")
+    with pytest.raises(ExpungeError, match="takes a file and then a model; got a PosixPath and a OrderedDict"):
+        function(tmp_path / "m.safetensors", model().state_dict())
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_of_others_have_no_history(tmp_path):
     forgetful = model()
     forgetful._expunge_gone = {"hash": [1, 2]}

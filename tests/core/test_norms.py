@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from expunge.data import Rows
-from expunge.norms import has_statistics, recalibrate
+from expunge.errors import ExpungeError
+from expunge.norms import LONE, has_statistics, lone_rows, recalibrate
 from expunge.run import Run
 from kit import Untouchable, bits
 
@@ -169,3 +172,80 @@ def test_a_model_without_such_statistics_is_left_alone_and_no_row_is_read(train,
 def test_batch_norm_is_found_wherever_it_is():
     assert has_statistics(made())
     assert has_statistics(nn.ModuleDict({"a": nn.Sequential(nn.SyncBatchNorm(3))}))
+
+
+# -- one row ---------------------------------------------------------------------------------------------------------
+
+
+def narrowing() -> nn.Sequential:
+    """BatchNorm on maps of 8x8, and then on maps of 1x1."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 3, 8), nn.BatchNorm2d(3), nn.Dropout(0.5))
+    for norm in norms(model):
+        nn.init.uniform_(norm.running_mean, -1, 1)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    return model.train()
+
+
+def test_one_value_of_a_channel_is_scaled_by_the_running_statistics_and_only_that(train):
+    """What PyTorch refuses goes by the running statistics; the wide maps before it by their own, as NumPy has it."""
+    model, notes = narrowing(), []
+    x = train.x(torch.arange(1))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        copy.deepcopy(model)(x)
+    first, convolution, last, _ = model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with lone_rows(model, 1, notes):
+        out = model[:3](x).detach().double().numpy().reshape(3)
+        assert last.training  # in between it is as it was
+    image = x.double().numpy()
+    image = (image - image.mean()) / np.sqrt(image.var() + first.eps)
+    z = (convolution.weight.detach().double().numpy() * image).sum((1, 2, 3)) + convolution.bias.detach().numpy()
+    expected = (z - before["2.running_mean"].numpy()) / np.sqrt(before["2.running_var"].numpy() + last.eps)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(last.running_mean, before["2.running_mean"])
+    assert torch.equal(last.running_var, before["2.running_var"])
+    assert not torch.equal(first.running_mean, before["0.running_mean"])  # it follows the data as ever
+    assert notes == [LONE]
+    assert all(m.training for m in model.modules())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_more_rows_go_as_ever_to_the_bit(rows, train):
+    models, notes = [narrowing(), narrowing()], []
+    x = train.x(torch.arange(rows))
+    with lone_rows(models[0], rows, notes):
+        torch.manual_seed(0)
+        out = models[0](x)
+    torch.manual_seed(0)
+    assert torch.equal(out, models[1](x))
+    assert bits(models[0]) == bits(models[1])
+    assert not notes
+
+
+def test_one_row_of_wide_maps_goes_as_ever_to_the_bit(train):
+    models = [nn.Sequential(nn.BatchNorm2d(1)).train() for _ in range(2)]
+    notes: list[str] = []
+    with lone_rows(models[0], 1, notes):
+        out = models[0](train.x(torch.arange(1)))
+    assert torch.equal(out, models[1](train.x(torch.arange(1))))
+    assert bits(models[0]) == bits(models[1])
+    assert not notes
+
+
+def test_one_row_without_running_statistics_is_refused():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)).train()
+    told = r"of 3 channels keeps no running statistics.*name more rows"
+    with pytest.raises(ExpungeError, match=told), lone_rows(model, 1, []):
+        model(torch.ones(1, 4))
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_modes_and_hooks_are_as_before_when_the_forward_pass_fails():
+    model = nn.BatchNorm1d(3).train()
+    with pytest.raises(RuntimeError), lone_rows(model, 1, []):
+        model(torch.ones(1, 5).double())  # not its number of channels
+    assert model.training
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks

@@ -148,3 +148,22 @@ def test_the_hook_is_gone_afterwards():
 def test_such_a_region_is_no_setting():
     with pytest.raises(ExpungeError, match="bound to a run"):
         Region(updates=Proximal("rank", 0.5, 10)).to_config()
+
+
+@pytest.mark.parametrize("schedule", ["rank", "beta"])
+def test_complex_weights_are_drawn_back_along_their_own_direction(schedule):
+    """By NumPy: d / |d| max(|d| - threshold, 0), in a step whose size is known."""
+    random = np.random.default_rng(0)
+    first, g = (random.normal(size=(2, 20)).astype(np.float32).view(np.complex64).ravel() for _ in range(2))
+    p = nn.Parameter(torch.from_numpy(first.copy()))
+    model = nn.ParameterList([p])
+    optimizer = SGD([p], 0.5)
+    strength = 0.5 if schedule == "rank" else 1.6
+    with Proximal(schedule, strength, steps=2).enforce(model, optimizer):
+        p.grad = torch.from_numpy(g.copy())
+        optimizer.step()
+    d = -0.5 * g
+    threshold = np.sort(np.abs(d))[int(0.5 * 0.5 * 20) - 1] if schedule == "rank" else 1.6 * 0.5 * 0.5
+    expected = first + d / np.abs(d) * np.maximum(np.abs(d) - threshold, 0)
+    np.testing.assert_allclose(p.detach().numpy(), expected, atol=1e-6)
+    assert 0 < (p.detach().numpy() == first).sum() < 20

@@ -97,11 +97,11 @@ def test_an_own_recipe_gets_the_data_the_ids_and_the_seed(train):
         model[1].weight.data.normal_()
         return model.train()
 
-    wanted = train.ids[[3, 1, 2]].tolist()
+    wanted = train.ids[[1, 2, 3]].tolist()
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    model = own_recipe(mine)(train, ids=wanted, seed=9)
-    assert seen == {"rows": train, "ids": wanted, "seed": 9, "labels": train.y[[3, 1, 2]].tolist()}
+    model = own_recipe(mine)(train, ids=[*wanted[::-1], wanted[0]], seed=9)  # a set: no order, and none counts twice
+    assert seen == {"rows": train, "ids": wanted, "seed": 9, "labels": train.y[[1, 2, 3]].tolist()}
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.training
     torch.manual_seed(1)
@@ -119,10 +119,62 @@ def test_an_own_recipe_must_return_a_module(wrong, train):
 def test_functions_become_recipes_and_other_things_do_not():
     standard = recipe()
     assert as_recipe(standard) is standard
-    assert as_recipe(own := own_recipe(len)) is own
-    assert as_recipe(len).function is len
-    with pytest.raises(ExpungeError, match="recipe is"):
-        as_recipe({"epochs": 3})
+
+    def train(dataset, ids, seed=0, *, rate=0.1): ...
+
+    assert as_recipe(own := own_recipe(train)) is own
+    assert as_recipe(train).function is train
+    assert as_recipe(max).function is max  # does not tell what it takes
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (3, "got 3"),
+        ({"epochs": 3}, "got {'epochs': 3}"),
+        (
+            lambda d: None,
+            r"got <lambda>\(d\), which cannot be called with \(dataset, ids, seed\): too many",
+        ),
+        (lambda dataset, ids, seed, rate: None, "missing a required argument: 'rate'"),
+        (nn.Linear(2, 2), "got a module, Linear"),
+    ],
+)
+@pytest.mark.parametrize("through", [own_recipe, as_recipe])
+def test_what_is_no_recipe_is_refused_when_it_is_given(wrong, told, through):
+    with pytest.raises(ExpungeError, match=rf"A recipe is .*\(dataset, ids, seed\) -> model; .*{told}"):
+        through(wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"model": nn.Linear(64, 10)}, "a function of the rows that makes one; got a module, Linear"),
+        ({"model": lambda: nn.Linear(64, 10)}, r"got <lambda>\(\), which cannot be called with \(rows\)"),
+        ({"model": 5}, "got 5"),
+        ({"epoch": 2}, "Recipe has no field 'epoch'. Did you mean 'epochs'"),
+    ],
+)
+def test_models_that_cannot_be_made_anew_and_unknown_fields_are_told_before_training(fields, told):
+    with pytest.raises(ExpungeError, match=told):
+        Recipe(**fields)
+
+
+def test_ids_are_a_set(train):
+    ids = train.ids[[5, 900, 17, 44]].tolist()
+    assert bits(recipe()(train, ids=[*ids[::-1], ids[2], ids[2]])) == bits(recipe()(train, ids=ids))
+    assert bits(recipe()(train, ids=ids[:3])) != bits(recipe()(train, ids=ids))
+
+
+@pytest.mark.parametrize("seed", [1.0, -1, True, "1"])
+def test_wrong_seeds_are_refused(seed, train):
+    for made in (recipe(), own_recipe(lambda dataset, ids, seed: nn.Linear(64, 10))):
+        with pytest.raises(ExpungeError, match="seed must be a whole number"):
+            made(train, seed=seed)
+
+
+def test_a_seed_of_numpy_is_its_number(train):
+    assert bits(recipe()(train, seed=np.int64(1))) == bits(recipe()(train, seed=1))
 
 
 def test_a_functions_description_changes_with_its_source():

@@ -138,6 +138,14 @@ def test_names_that_are_taken_or_missing_are_refused():
         ex.register(own(""))
 
 
+def test_the_method_that_refuses_is_not_among_those_offered(mlp, three):
+    with pytest.raises(ExpungeError) as raised:
+        ex.unlearn(mlp, three, "finetune", region={"layers": ["nope"]})
+    offered = str(raised.value).split("Methods for this request: ")[1].rstrip(".").split(", ")
+    assert set(offered) >= set(registry.suitable("class", "classifier", ())) - {"finetune"}
+    assert "finetune" not in offered
+
+
 def test_suitable_methods_are_those_whose_cards_fit():
     for scope in ("class", "samples"):
         found = registry.suitable(scope, "classifier", ())

@@ -39,10 +39,14 @@ def test_a_single_class_needs_no_list(one):
     assert Request(rows(), classes=one).classes == (1,)
 
 
-def test_a_name_made_of_digits_is_a_name_first():
+def test_a_number_that_means_two_classes_is_refused():
     data = rows(classes=("2", "1", "0"))
-    assert Request(data, classes=["2"]).classes == (0,)
-    assert Request(data, classes=[2]).classes == (2,)
+    for two in ("2", 2):
+        with pytest.raises(ExpungeError, match="'label:2' or 'name:2'"):
+            Request(data, classes=[two])
+    assert Request(data, classes=["name:2"]).classes == (0,)
+    assert Request(data, classes=["label:2"]).classes == (2,)
+    assert Request(data, classes=[1]).classes == Request(data, classes=["1"]).classes == (1,)
 
 
 def test_ids_are_ids_and_not_positions(train):
@@ -74,6 +78,20 @@ def test_ids_come_from_text_and_csv_files(tmp_path, name, text):
     data = rows(ids=[f"r{i}" for i in range(60)])
     assert chosen(Request(data, ids=path)) == ["r3", "r8", "r41"]
     assert chosen(Request(data, ids=str(path))) == ["r3", "r8", "r41"]
+
+
+def test_a_file_with_a_row_without_an_id_is_no_request(tmp_path):
+    path = tmp_path / "withdrawn.csv"
+    path.write_text("name,id\nann,1\nbob,\ncid\n")
+    with pytest.raises(ExpungeError, match=r"withdrawn\.csv has no id in lines 3, 4"):
+        Request(rows(), ids=path)
+
+
+def test_a_header_of_another_name_is_pointed_at(tmp_path):
+    path = tmp_path / "ids.csv"
+    path.write_text("patient,reason\n1,x\n2,y\n")
+    with pytest.raises(ExpungeError, match=r"e\.g\. 'patient'.*call the column of ids 'id'"):
+        Request(rows(), ids=path)
 
 
 def test_numbers_in_a_file_are_integer_ids_where_the_data_has_such(tmp_path):
@@ -346,6 +364,23 @@ def test_what_is_no_class_is_refused(given):
 def test_where_must_be_a_function(where):
     with pytest.raises(ExpungeError, match="where is a function of a Row"):
         Request(rows(), where=where)
+
+
+def test_a_function_that_fails_is_told_with_the_row():
+    data = rows(ids=[f"r{i}" for i in range(60)])
+    with pytest.raises(ExpungeError, match=r"where failed on the row with id 'r0', AttributeError: .*'nope'.*label"):
+        Request(data, where=lambda row: row.nope)
+    with pytest.raises(ExpungeError, match="with id 'r4', ZeroDivisionError"):
+        Request(data, where=lambda row: 1 / (row.id != "r4"))
+
+
+@pytest.mark.parametrize("how", [{"classes": [1]}, {"ids": [1]}, {"where": lambda row: row.id == 1}])
+def test_stratify_goes_with_a_fraction(how):
+    with pytest.raises(ExpungeError, match=f"so it goes with fraction; got {next(iter(how))}"):
+        Request(rows(), **how, stratify=True)
+    assert len(Request(rows(), **how, stratify=False).forget)
+    with pytest.raises(ExpungeError, match="stratify is true or false; got 'no'"):
+        Request(rows(), fraction=0.1, stratify="no")
 
 
 @pytest.mark.parametrize("answer", [torch.tensor([True, False]), np.array([True, False, True])])

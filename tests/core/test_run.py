@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
+import numpy as np
 import pytest
 import torch
 
-from expunge import Run
+from expunge import ExpungeError, Run
 from expunge.run import derive, progress_bar
 
 
@@ -32,6 +34,16 @@ def test_derived_seeds_are_the_first_63_bits_of_a_digest():
     assert all(0 <= derive(s) < 2**63 for s in range(100))
 
 
+def test_isolated_computes_gradients_inside_inference_mode():
+    with torch.inference_mode():
+        with Run().isolated():
+            x = torch.ones(2, requires_grad=True)
+            x.square().sum().backward()
+            assert x.grad.tolist() == [2, 2]
+        assert torch.is_inference_mode_enabled()
+        assert not torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_isolated_leaves_random_state_and_grad_mode_alone(fails):
     state = torch.get_rng_state()
@@ -49,6 +61,41 @@ def test_isolated_leaves_random_state_and_grad_mode_alone(fails):
         assert torch.equal(torch.rand(3), first)  # inside, the seed alone decides
     with Run(seed=1).isolated():
         assert not torch.equal(torch.rand(3), first)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_isolated_leaves_numpy_and_random_alone_too(fails):
+    def here() -> list[float]:
+        return [random.random(), float(np.random.rand())]
+
+    random.seed(3), np.random.seed(3)
+    expected = here() + here()
+    random.seed(3), np.random.seed(3)
+    before, inside = here(), []
+    for seed in (0, 0, 1):
+        try:
+            with Run(seed=seed).isolated():
+                inside.append(here())
+                random.seed(9), np.random.seed(9)
+                if fails:
+                    raise RuntimeError
+        except RuntimeError:
+            pass
+    assert before + here() == expected
+    assert inside[0] == inside[1]
+    assert all(a != b for a, b in zip(inside[0], inside[2]))
+
+
+@pytest.mark.parametrize("one", [np.int64(1), np.uint8(1), torch.tensor(1)])
+def test_a_seed_is_its_number_whatever_holds_it(one):
+    assert draws(Run(seed=one), "plan") == draws(Run(seed=1), "plan")
+    assert type(Run(seed=one).seed) is int
+
+
+@pytest.mark.parametrize("wrong", [1.0, 1.5, -1, True, "1", None, np.float64(1), torch.tensor(1.0), [1]])
+def test_what_is_no_seed_is_refused(wrong):
+    with pytest.raises(ExpungeError, match="seed must be a whole number, 0 or more; got"):
+        Run(seed=wrong)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -317,6 +318,79 @@ def test_an_empty_forget_set_is_refused():
         measure(linear(), rows, torch.tensor([], dtype=torch.long), TASK, Run())
     with pytest.raises(ExpungeError, match="selects 0 of"):
         ex.saliency(linear(), Request(rows, ids=[]))
+
+
+class Mean(Classification):
+    """A loss that is averaged too early; scores would depend on the batch size."""
+
+    def loss(self, model: nn.Module, x_B: torch.Tensor, y_B: torch.Tensor) -> torch.Tensor:
+        return super().loss(model, x_B, y_B).mean()
+
+
+def test_a_loss_that_is_not_one_number_for_each_row_is_refused():
+    request = Request(some(), classes=["a"])
+    n, model = len(request.forget), linear()
+    told = rf"one number for each row, a tensor of shape \({n},\) for {n} rows; got shape"
+    with pytest.raises(ExpungeError, match=rf"{told} \(\)\. .*reduction='none'"):
+        ex.saliency(model, request, Mean(classes=3))
+    with pytest.raises(ExpungeError, match=rf"{told} \(\)"):
+        ex.saliency(model, request, loss=lambda task, model, x, y: task.loss(model, x, y).sum())
+    with pytest.raises(ExpungeError, match=rf"{told} \({n}, 1\)"):
+        ex.saliency(model, request, loss=lambda task, model, x, y: task.loss(model, x, y)[:, None])
+    with pytest.raises(ExpungeError, match=told):
+        ex.unlearn(model, request, "salun", task=Mean(classes=3))
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"loss": "ce"}, r"loss must be a function \(task, model, x, y\) .*got 'ce'"),
+        ({"loss": lambda task, model, x, y: torch.ones(len(y))}, "depends on no weight that may move"),
+        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more; got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, 1 or more; got 2.5"),
+        ({"batch_size": True}, "batch_size must be a whole number, 1 or more; got True"),
+    ],
+)
+def test_settings_that_are_none_are_refused(settings, told):
+    with pytest.raises(ExpungeError, match=told):
+        ex.saliency(linear(), Request(some(), classes=["a"]), **settings)
+
+
+def test_what_is_no_request_or_model_is_refused():
+    with pytest.raises(ExpungeError, match=r"must be an expunge\.Request; got list"):
+        ex.saliency(linear(), [1, 2])
+    with pytest.raises(ExpungeError, match=r"must be a torch\.nn\.Module; got str"):
+        ex.saliency("model", Request(some(), classes=["a"]))
+
+
+@pytest.mark.parametrize("of", ["call", "method"])
+def test_a_cache_that_cannot_be_written_costs_nothing_but_the_cache(of, tmp_path, monkeypatch):
+    """What was measured is used; the folder is one to be, below a file."""
+    request = Request(some(), classes=["a"])
+    made = {"call": lambda: ex.saliency(linear(), request), "method": lambda: ex.unlearn(linear(), request, "salun")}
+    expected = made[of]()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "file" / "cache"))
+    told = r"The saliency is not kept, .*set EXPUNGE_CACHE to a folder .*file.cache"
+    if of == "call":
+        with pytest.warns(UserWarning, match=told):
+            got = made[of]()
+        assert all(torch.equal(got[name], expected[name]) for name in expected)
+    else:
+        got = made[of]()
+        assert model_digest(got.model) == model_digest(expected.model)
+        assert any(re.match(told, note) for note in got.log.notes)
+
+
+@pytest.mark.parametrize("made_inside", [False, True])
+def test_inside_inference_mode_the_scores_are_the_same(made_inside):
+    request, model = Request(some(), classes=["a"]), linear()
+    expected = ex.saliency(model, request, cache=False)
+    with torch.inference_mode():
+        got = ex.saliency(linear() if made_inside else model, request, cache=False)
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
 
 
 def test_an_unknown_aggregation_is_refused_with_near_ones():

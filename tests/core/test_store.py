@@ -105,6 +105,19 @@ def test_a_place_that_cannot_be_written_is_an_error_of_ours(tmp_path):
         Store(tmp_path / "file").put(KEY, TENSORS, {})
 
 
+def test_what_cannot_be_kept_is_told_and_costs_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file")
+    (told,) = store.keep("The gates are", KEY, TENSORS, {})
+    assert told.startswith("The gates are not kept, and made anew next time; set EXPUNGE_CACHE to a folder that can be")
+    assert f"{store.root} (" in told
+    assert "Errno" not in told
+    assert store.get(KEY) is None
+    good = Store(tmp_path / "folder")
+    assert good.keep("The gates are", KEY, TENSORS, {}) == []
+    assert good.get(KEY) is not None
+
+
 def test_files_have_the_usual_permissions(tmp_path):
     (tmp_path / "usual").write_text("")
     io.write_json(tmp_path / "ours.json", {})

@@ -150,7 +150,7 @@ def test_what_it_draws_can_be_audited(pipe, rows, request_):
     result = ex.unlearn(pipe.unet, request_, "gradient_ascent", task=task, epochs=1, batch_size=4)
     how = {"samples": 2, "steps": 2, "classifier": {"model": "mlp", "epochs": 1}}
     models = {"original": pipe.unet, "ascent": result}
-    unseen = rows.take(torch.arange(len(rows)).flip(0))
+    unseen = np.random.default_rng(1).integers(0, 256, (12, 3, 16, 16), dtype=np.uint8), rows.y
     report = ex.audit(models, request_, unseen=unseen, task=task, seeds=1, generation=how)
     assert [row["method"] for row in report.rows] == ["original", "ascent"]
     assert all(np.isfinite(row["fid"]) for row in report.rows)
@@ -209,10 +209,58 @@ def test_a_unet_that_wants_more_than_a_prompt_is_refused(pipe, rows):
         TextToImage.of(pipe, rows)
 
 
-@pytest.mark.parametrize("prompts", [["a", "b"], ["a", "a", "b"], "an animal"])
+@pytest.mark.parametrize(
+    "prompts",
+    [["a", "b"], ["a", "a", "b"], "an animal", "a {name}", "a {0}", [1, 2, 3], {0: "a", 1: "b", 2: "c"}, None],
+)
 def test_prompts_are_one_for_each_class(pipe, rows, prompts):
     with pytest.raises(ExpungeError, match="one prompt for each of the 3 classes, all different"):
         TextToImage.of(pipe, rows, prompts)
+
+
+LONG = "a prompt with too many letters "  # the tokenizer keeps 16 tokens, here about as many letters
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named"),
+    [
+        (LONG + "{}", [LONG + name for name in ("cat", "dog", "bird")]),
+        (["a cat", LONG + "one", LONG + "two"], [LONG + "one", LONG + "two"]),
+        (["Cat", "cat", "bird"], ["Cat", "cat"]),  # CLIP's tokenizer makes them lower case
+        (["cat", "", "bird"], ["", ""]),  # the prompt of no condition
+    ],
+)
+def test_prompts_that_are_one_to_the_text_encoder_are_refused(pipe, rows, prompts, named):
+    """Their embeddings would be equal, and to be taught one in place of the other would teach nothing."""
+    with pytest.raises(ExpungeError, match=r"the same to the text encoder.*within the 16 tokens") as e:
+        TextToImage.of(pipe, rows, prompts)
+    assert ", ".join(map(repr, named)) + ". " in str(e.value)
+
+
+def test_long_prompts_are_fine_where_they_differ_early(pipe, rows):
+    task = TextToImage.of(pipe, rows, "{} " + LONG)
+    flat = task.prompts_CLD.flatten(1)
+    assert torch.cdist(flat, flat).fill_diagonal_(1).min() > 1e-3
+
+
+def test_every_place_of_the_name_in_a_prompt_is_filled(pipe, rows):
+    assert TextToImage.of(pipe, rows, "{} or {}").prompts[0] == "cat or cat"
+
+
+def test_what_no_prompt_or_field_can_be_is_refused(pipe, rows):
+    with pytest.raises(ExpungeError, match="none is the prompt of no condition, a text; got 3"):
+        TextToImage.of(pipe, rows, none=3)
+    with pytest.raises(ExpungeError, match=r"Unknown field of TextToImage 'guidnce'\. Did you mean 'guidance'"):
+        TextToImage.of(pipe, rows, guidnce=3)
+    with pytest.raises(ExpungeError, match=r"from 0 to 2, and got \[9\]"):
+        TextToImage.of(pipe, rows, without=(9,))
+
+
+def test_rows_may_be_a_pair(pipe, rows):
+    task = TextToImage.of(pipe, (rows.source, rows.y))
+    assert (task.prompts[0], task.scale) == ("an image of a 0", rows.scale)
+    with pytest.raises(ExpungeError, match="pair"):
+        TextToImage.of(pipe, 3)
 
 
 def test_a_saliency_belongs_to_its_text_encoder_and_its_vae(pipe, request_, rows):

@@ -45,6 +45,20 @@ def test_sparse_gradients_are_refused(name):
     assert ex.unlearn(Words(sparse=False), Request(rows, classes=[1]), name).moved > 0
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_compiled_models_that_cannot_be_copied_for_training_are_refused(whole, mlp, train):
+    compiled = torch.jit.trace(mlp, train.x(torch.arange(2)))
+    model = compiled if whole else nn.Sequential(compiled, nn.Identity())
+    with pytest.raises(ExpungeError, match=r"(The model|0) is compiled by torch\.jit, .*load_state_dict"):
+        ex.unlearn(model, Request(train, classes=[3]), "finetune")
+    plain = ex.models.build("mlp", channels=1, size=8, classes=10, hidden=[32])  # what the sentence advises
+    plain.load_state_dict(compiled.state_dict())
+    assert ex.unlearn(plain, Request(train, classes=[3]), "finetune", epochs=1).moved > 0
+    for p in model.parameters():
+        p.requires_grad_(False)
+    assert not step_problems(model)
+
+
 def test_sparse_weights_are_refused_by_every_method(train):
     class Sparse(nn.Module):
         def __init__(self) -> None:

@@ -158,7 +158,20 @@ def test_ids_and_classes_of_the_dataset():
     assert rows.ids.tolist() == names
     assert rows.classes[3] == "digit 3"
     assert as_rows(data, ids=range(60)).ids[4] == 4
-    assert as_rows(Own(items(), ids=[1, 2], classes=["one"])).classes == tuple("0123456789")
+    assert as_rows(Own(items(), classes=["one"])).classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("many", [59, 61])
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_ids_of_another_number_are_not_passed_over(many, make):
+    """By positions, another row than the one meant would go."""
+    with pytest.raises(ExpungeError, match=f"Own has 60 rows and {many} ids"):
+        as_rows(Own(items(), ids=make(range(1, many + 1))))
+
+
+@pytest.mark.parametrize("none", [None, "an id", {1: 2}, len, np.array(3)])
+def test_what_is_no_sequence_of_ids_is_passed_over(none):
+    assert as_rows(Own(items(), ids=none)).ids.tolist() == list(range(60))
 
 
 class Stream(IterableDataset):

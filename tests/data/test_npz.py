@@ -30,6 +30,17 @@ def test_by_name_and_by_path(data_folder, digits):
         assert train.ids.tolist() == list(range(100))
 
 
+def test_test_labels_add_no_classes(tmp_path, digits):
+    y = np.arange(50) % 3
+    path = save(tmp_path / "few.npz", digits, y_train=np.tile(y, 2), y_test=np.where(y == 0, 5, y))
+    with pytest.raises(ExpungeError, match=r"few: test rows have the label 5, and training rows none above 2\."):
+        load(path)
+    (tmp_path / "few.json").write_text(json.dumps({"classes": list("abcdef")}))
+    train, test = load(path)
+    assert train.classes == test.classes == tuple("abcdef")
+    assert test.y[0] == 5
+
+
 def test_colour_images_and_their_scale(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
     np.savez_compressed(tmp_path / "c.npz", x_train=x[:12], y_train=np.arange(12), x_test=x[12:], y_test=np.arange(8))

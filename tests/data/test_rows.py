@@ -108,6 +108,33 @@ def test_take_keeps_texts_vocabulary_classes_and_scale(images):
     assert pictures.take(torch.tensor([0])).scale == pictures.scale
 
 
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor, lambda v: np.array(v, np.uint8)])
+def test_positions_come_in_any_sequence(images, make):
+    rows = Rows(images, np.arange(30) % 3, ids=[f"r{i}" for i in range(30)])
+    expected = rows.x(torch.tensor([3, 1]))
+    assert torch.equal(rows.x(make([3, 1])), expected)
+    assert torch.equal(rows.take(make([3, 1])).x(torch.arange(2)), expected)
+    assert rows.take(make([3, 1])).ids.tolist() == ["r3", "r1"]
+
+
+def test_a_mask_one_position_and_those_from_the_end(images):
+    rows = Rows(images, np.arange(30) % 3)
+    mask = [i in (4, 9) for i in range(30)]
+    for one in (mask, np.array(mask), torch.tensor(mask)):
+        assert rows.take(one).ids.tolist() == [4, 9]
+    assert torch.equal(rows.x(3), rows.x(torch.tensor([3])))
+    assert torch.equal(rows.x(np.int64(3)), rows.x(torch.tensor([3])))
+    assert rows.take([-1, 0]).ids.tolist() == [29, 0]
+    assert len(rows.take([])) == 0
+
+
+@pytest.mark.parametrize("given", [[30], [-31], torch.tensor([0, 99]), [0.5], ["a"], None, slice(0, 3), [True, False]])
+def test_what_are_no_positions_is_refused(images, given):
+    rows = Rows(images, np.arange(30) % 3)
+    with pytest.raises(ExpungeError, match=r"Expected positions of rows, 0\.\.29, or a mask of 30 values"):
+        rows.take(given)
+
+
 def test_scaled_like_uses_the_other_scale(images):
     train, test = Rows(images, [0] * 30), Rows(images // 2, [0] * 30)
     expected = (images // 2 / 255.0 - np.reshape(train.scale.mean, (-1, 1, 1))) / np.reshape(
@@ -199,3 +226,15 @@ def test_unknown_ids_are_named():
     rows = Rows(X, [0, 1, 0, 1], ids=["a", "b", "c", "d"], name="mine")
     with pytest.raises(ExpungeError, match=r"2 of 3 ids are not in mine, e\.g\. 'x', 'y'.*'a', 'b', 'c'"):
         rows.positions(["a", "x", "y"])
+
+
+def test_a_row_that_cannot_be_read_is_named_by_its_id():
+    rows = Rows(Broken(), np.arange(30) % 3, ids=[f"r{i}" for i in range(30)], hash_inputs=False)
+    with pytest.raises(
+        ExpungeError, match=r"the row of id 'r7' cannot be read: no file 7\. If it is gone, leave it out"
+    ):
+        rows.x(torch.tensor([7]))
+    with pytest.raises(ExpungeError, match=r"the row of id 'r9' cannot be read: no file 9"):
+        rows.take(torch.tensor([4, 9])).x(torch.tensor([1]))
+    with pytest.raises(IndexError):  # by which a loop over rows ends
+        Rows([[1.0], [2.0]], [0, 1])[2]

@@ -145,7 +145,26 @@ def test_a_model_that_does_not_fit_the_data_is_told_with_the_rest(
     with pytest.raises(Problems) as raised:
         from_dict({**SMALL, "model": {"build": "small_net:make"}, "methods": methods})
     assert any("7 outputs" in problem and "10 classes" in problem for problem in raised.value.problems)
-    assert any("methods (finetune)" in problem for problem in raised.value.problems)
+    assert any("methods.0 (finetune): " in problem for problem in raised.value.problems)
+    assert len(raised.value.problems) == 2
+
+
+def test_methods_are_tried_on_the_data_whatever_is_wrong_with_others() -> None:
+    methods = [
+        {"name": "finetune", "lr": -1},
+        "original",
+        {"name": "last_layers", "k": 9},
+        {"name": "random_label", "row": "mine", "region": {"layers": ["nope"]}},
+    ]
+    with pytest.raises(Problems) as raised:
+        from_dict({**SMALL, "methods": methods, "audit": {"seeds": "4-2"}})
+    told = "\n".join(raised.value.problems)
+    assert len(raised.value.problems) == 4
+    for piece in ("methods.0: finetune: lr", "audit: Seeds", "methods.2 (last_layers): The model has 2 layers"):
+        assert piece in told
+    assert "methods.3 (mine): random_label: Unknown layer pattern 'nope'" in told
+    with pytest.raises(Problems) as raised:  # nothing is said of methods on a model that is not known
+        from_dict({**SMALL, "methods": methods, "model": {"name": "mpl"}})
     assert len(raised.value.problems) == 2
 
 

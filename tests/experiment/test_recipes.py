@@ -33,8 +33,8 @@ def test_a_recipe_is_sound(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     shape, classes = SHAPES[name]
     rng = np.random.default_rng(0)
     y = np.arange(600) % classes
-    arrays = {"x_train": rng.integers(0, 256, (600, *shape), dtype=np.uint8), "y_train": y}
-    np.savez(tmp_path / f"{name}.npz", **arrays, x_test=arrays["x_train"][:60], y_test=y[:60])
+    x = rng.integers(0, 256, (660, *shape), dtype=np.uint8)
+    np.savez(tmp_path / f"{name}.npz", x_train=x[:600], y_train=y, x_test=x[600:], y_test=y[:60])
     monkeypatch.setenv("EXPUNGE_DATA", str(tmp_path))
     config["data"].pop("limit", None)
     experiment = from_dict(config)

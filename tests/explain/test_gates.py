@@ -83,3 +83,77 @@ def test_what_cannot_be_explained_is_said():
         explain.gate_maps({"3.weight": torch.rand(4, 4)})(flat(), x, classes)
     with pytest.raises(ExpungeError, match="Unknown gated layer 'conv'"):
         explain.gate_maps({"conv.weight": torch.rand(4, 3)})(flat(), x, classes)
+
+
+class Last(nn.Module):
+    """A convolution, and one of 1x1 that is written as a linear layer on maps whose channels come last."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.mix, self.head = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(3, width), nn.Linear(width, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.mix(self.conv(x).relu().permute(0, 2, 3, 1)).relu()
+        return self.head(maps.mean((1, 2)))
+
+
+class First(Last):
+    """The same function, with the channels first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.mix = nn.Conv2d(3, width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.conv(x).relu()).relu().mean((2, 3)))
+
+
+class Rows1d(Last):
+    """The same function once more, on the places in one row."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.mix = nn.Conv1d(3, width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mix(self.conv(x).relu().flatten(2)).relu().mean(2))
+
+
+@pytest.mark.parametrize("width", [6, 5])  # as many units as rows of the image, which no shape tells apart, and others
+@pytest.mark.parametrize("kind", [First, Rows1d])
+def test_a_layer_has_its_units_where_its_kind_has_them(kind, width):
+    last, other = seeded(lambda: Last(width)).eval(), kind(width).eval()
+    weight = last.mix.weight
+    other.load_state_dict({**last.state_dict(), "mix.weight": weight.view(other.mix.weight.shape)})
+    x, classes = images(3, 2, 6, 6), torch.tensor([0, 3, 2])
+    torch.testing.assert_close(last(x), other(x))
+    closed = torch.rand((4, width), generator=torch.Generator().manual_seed(0))
+    maps = explain.gate_maps({"mix.weight": closed})(last, x, classes)
+    assert maps.std((1, 2)).min() > 1e-4
+    torch.testing.assert_close(maps, explain.gate_maps({"mix.weight": closed})(other, x, classes))
+
+
+def test_arguments_of_another_kind_are_told():
+    x, classes, closed = images(2, 2, 6, 8), torch.tensor([0, 3]), torch.rand(4, 3)
+    for wrong in (None, [closed], object()):
+        with pytest.raises(ExpungeError, match=f"closed\\(classes\\) gives it; got {type(wrong).__name__}"):
+            explain.gate_maps(wrong)
+    with pytest.raises(ExpungeError, match=r"gates of 0.weight must be a tensor \(classes, units\); got shape \(4,\)"):
+        explain.gate_maps({"0.weight": closed[:, 0]})
+    with pytest.raises(ExpungeError, match="Layer '0' has 3 units, and there are 2 gates"):
+        explain.gate_maps({"0.weight": closed[:, :2]})(flat(), x, classes)
+    for explainer in (explain.gate_maps({"0.weight": closed}), explain.saliency):
+        with pytest.raises(ExpungeError, match=r"Classes \(B,\) must be a tensor; got list"):
+            explainer(flat(), x, [0, 3])
+        with pytest.raises(ExpungeError, match=r"Images \(B, C, H, W\) must be a tensor; got ndarray"):
+            explainer(flat(), x.numpy(), classes)
+
+
+def test_an_explainer_that_raises_anything_is_a_row_that_says_why():
+    def broken(*_):
+        raise RuntimeError("sizes must match")
+
+    ways = {"mine": broken, "chance": explain.chance}
+    mine, chance = explain.compare(flat(), images(2, 2, 6, 8), torch.tensor([0, 3]), ways, steps=2)
+    assert mine == {"explainer": "mine", "images": 2, "failed": "RuntimeError: sizes must match"}
+    assert chance["insertion"] > 0

@@ -288,6 +288,7 @@ def test_ids_never_seen_are_refused(train, tmp_path):
 def test_an_optimiser_of_some_layers_only(train, tmp_path):
     """A head that is tuned on: only what moves is recorded, and can be taken back."""
     model, ledger = net(), ex.Ledger(tmp_path, keep=1.0)
+    model[0].requires_grad_(False)
     first = weights(model)
     fit(model, train, batches(train, 1), torch.optim.SGD(model[3].parameters(), lr=0.1), ledger)
     total = ledger.reader().total(range(1, ledger.steps + 1))

@@ -233,4 +233,4 @@ def test_a_stream_of_rows_that_share_steps_takes_back_each(train, tmp_path):
         optimizer_ledger.purge(first)
     assert optimizer_ledger.purge(second) > 0
     assert "the ids of 2 rows were removed" in optimizer_ledger.purges[0]
-    assert optimizer_ledger.settings.sensitive is None
+    assert optimizer_ledger.settings.sensitive == ()

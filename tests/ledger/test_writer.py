@@ -197,7 +197,7 @@ import threading
 from pathlib import Path
 from expunge.artifact.ledger import writer as module
 from expunge.artifact.ledger.journal import Entry, Journal
-module._AT_EXIT = 0.5
+module._AT_EXIT = 3
 one = module.Writer(Journal(Path({str(tmp_path / "a")!r})), commit_every=1000)
 two = module.Writer(Journal(Path({str(tmp_path / "b")!r})), commit_every=1000)
 for step in range(1, 6):

@@ -105,6 +105,18 @@ def test_the_step_is_of_pixels_from_0_to_1_where_images_are_scaled(train):
     assert (ours != brute_force(model, rows, index, 0.0, [0, 1])).any()
 
 
+def test_another_default_dtype_gives_the_same_labels():
+    images = torch.randint(0, 256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rows, model = Rows(images, torch.arange(60) % 3), nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    given = model, Classification(3), rows, torch.arange(60), 0.3, torch.ones(3, dtype=torch.bool), 7
+    expected = neighbours(*given)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(neighbours(*given), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # -- what is read ----------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import expunge as ex
 from expunge import ExpungeError, Request, registry
 from expunge.errors import Diverged
 from expunge.method import Card, Job, Method
-from expunge.methods import SSD, FineTune, GradientAscent, LastLayers, NegGradPlus, Original, Search
+from expunge.methods import SSD, FineTune, GradientAscent, LastLayers, NegGradPlus, Original, Retrain, Search
 from expunge.methods.dial import Dial
 from expunge.methods.stand_in import threshold
 from kit import accuracy, bits
@@ -273,8 +273,9 @@ def test_an_oracle_is_said_to_be_one(mlp, three, test, mlp_recipe):
     ("fields", "said"),
     [
         ({}, "search needs a method"),
-        ({"of": Original()}, "original has no dial on its card"),
-        ({"of": FineTune(), "dial": "lrr"}, "dial must be a field of finetune"),
+        ({"of": Original()}, "original has no dial on its card; .* above 0. It has none, so it cannot be searched"),
+        ({"of": Retrain()}, "retrain has no dial on its card; .* above 0. It has none, so it cannot be searched"),
+        ({"of": FineTune(), "dial": "lrr"}, "dial must be a field of finetune .* There are: .*epochs, .*lr, "),
         ({"of": FineTune(), "dial": "optimizer"}, "dial must be a field of finetune that is a number"),
         ({"of": FineTune(weight_decay=0.0), "dial": "weight_decay"}, "a number above 0"),
         ({"of": FineTune(), "dial": "0.lr"}, "dial must be a field of finetune"),
@@ -301,6 +302,48 @@ def test_what_cannot_be_searched_is_refused(fields, said):
 def test_samples_need_unseen_rows(mlp, train):
     with pytest.raises(ExpungeError, match="search among samples needs rows that the model was never trained on"):
         ex.unlearn(mlp, Request(train, ids=[1, 2]), Search(of=FineTune()))
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_samples_need_unseen_rows_of_classes_that_stay(empty, mlp, train, test):
+    """Without such rows the rule would compare with nothing, and drive what is right on forgotten rows to 0."""
+    first = ex.unlearn(mlp, Request(train, classes=[3]), Damping(strength=50.0))  # so that 3 is gone
+    request = Request(train, ids=train.ids[(train.y == 5).numpy()][:20])
+    unseen = test.take(torch.arange(0) if empty else torch.from_numpy(np.flatnonzero(test.y.numpy() == 3)))
+    Damping.asked.clear()
+    told = "unseen has no rows" if empty else r"search: unseen \(.*\) holds no row of a class that stays"
+    with pytest.raises(ExpungeError, match=told):
+        searched(first.model, request, Damping(), unseen=unseen)
+    assert Damping.asked == []
+    assert searched(first.model, request, Damping(), unseen=test, tries=1).log.facts["search"]["tried"]
+
+
+def test_unseen_rows_that_the_model_does_not_take_are_refused(mlp, train):
+    request = Request(train, fraction=0.1, seed=0)
+    with pytest.raises(ExpungeError, match=r"search: The model does not accept inputs of shape \(1, 9, 9\) \(unseen"):
+        searched(mlp, request, Damping(), unseen=(torch.rand(5, 1, 9, 9), torch.arange(5)))
+    assert Damping.asked == []
+
+
+def test_a_method_inside_that_is_wrong_is_told_and_not_missed_as_well():
+    for config, told in (
+        ({"name": "search", "of": {"name": "salun", "keep": 3}, "triess": 2}, "keep must be above 0 and at most 1"),
+        ({"name": "chain", "steps": [{"name": "salun", "keep": 3}]}, "keep must be above 0 and at most 1"),
+    ):
+        with pytest.raises(ExpungeError, match=told) as caught:
+            registry.from_config(config)
+        assert not any("needs" in problem for problem in caught.value.problems)
+        assert ("triess" in str(caught.value)) == ("triess" in config)  # what else is wrong is told with it
+
+
+def test_what_every_try_has_to_say_is_said_once(train, test):
+    """A request for one row: every try meets BatchNorm with one value."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+    request = Request(train, ids=train.ids[:1])
+    result = searched(model, request, GradientAscent(lr=1e-3, epochs=1), unseen=test, tries=3, enough=0.0)
+    assert sum("distance" in t for t in result.log.facts["search"]["tried"]) > 1
+    assert sum("batches were one row" in note for note in result.log.notes) == 1
 
 
 def test_it_is_made_from_plain_data():

@@ -116,7 +116,7 @@ def test_limits_and_invariances(draw):
 
 def test_a_scale_beyond_the_precision_is_told():
     indefinite = torch.diag(torch.tensor([1.1, -0.1], dtype=torch.float64))[None]
-    with pytest.raises(ExpungeError, match="scale 1000 is too large"):
+    with pytest.raises(ExpungeError, match=r"scale 1000 is too large.*take scales up to 1000\.$"):
         spare(torch.ones(1, 1, 2, dtype=torch.float64), indefinite, 1000.0)
 
 
@@ -458,9 +458,12 @@ def test_a_class_of_one_row_is_refused_and_few_rows_are_told(mlp, train):
     index = torch.cat([(train.y == c).nonzero().flatten()[: 1 if c == 2 else 8] for c in range(10)])
     with pytest.raises(ExpungeError, match=r"two rows of each class.*there is one of 2"):
         ex.unlearn(mlp, ex.Request(train.take(index), classes=[3]), "svd_forget")
+    alone = ex.unlearn(mlp, ex.Request(train.take(index), classes=[3]), "svd_forget", **ONE)  # nothing is held out
+    assert alone.log.facts["statistics"]["rows"] == len(index)
     index = torch.cat([(train.y == c).nonzero().flatten()[: 4 if c in (2, 3) else 40] for c in range(10)])
-    result = ex.unlearn(mlp, ex.Request(train.take(index), classes=[3]), "svd_forget", **ONE)
-    assert result.log.notes == ["Fewer than 10 rows to look at, so that the spaces are poor: class 2, 3."]
+    two = {**ONE, "scale_forget": (1.0, 3.0)}
+    result = ex.unlearn(mlp, ex.Request(train.take(index), classes=[3]), "svd_forget", **two)
+    assert "Fewer than 10 rows to look at, so that the spaces are poor: class 2, 3." in result.log.notes
     assert result.log.facts["statistics"]["rows"] == 2 * 3 + 8 * 30
 
 
@@ -483,3 +486,14 @@ def test_it_can_be_followed_by_a_repair(mlp, three):
     result = ex.unlearn(mlp, three, ex.methods.SVDForget(**ONE).then(ex.methods.FineTune(epochs=1)))
     assert result.log.facts["chosen"] == {"scale_retain": 100.0, "scale_forget": 3.0}
     assert result.log.steps > 0
+
+
+def test_a_place_that_cannot_be_written_costs_no_result(mlp, three, tmp_path, monkeypatch):
+    kept = ex.unlearn(mlp, three, "svd_forget", **ONE)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "file"))
+    result = ex.unlearn(mlp, three, "svd_forget", **ONE)
+    told = [note for note in result.log.notes if "EXPUNGE_CACHE" in note]
+    assert len(told) == 1  # once, not for each class
+    assert told[0].startswith("The activations are not kept")
+    assert bits(result.model) == bits(kept.model)

@@ -60,7 +60,7 @@ class Guarded(Dataset):
 def test_a_row_that_must_go_is_never_read(classes, compat, net, train):
     guarded = Guarded(train, classes)
     rows = Rows(guarded, train.y, classes=train.classes, hash_inputs=False)
-    with pytest.raises(RuntimeError, match="was read"):
+    with pytest.raises(ExpungeError, match="was read"):
         rows.x(torch.tensor([0]))
     few = {"retain_per_class": 40, "noise_steps": 3, "compat": compat}
     result = ex.unlearn(net, Request(rows, classes=classes), "unsir", **few)
@@ -70,7 +70,7 @@ def test_a_row_that_must_go_is_never_read(classes, compat, net, train):
 
 def test_it_would_be_seen_if_one_was_read(net, train):
     rows = Rows(Guarded(train, [3]), train.y, classes=train.classes, hash_inputs=False)
-    with pytest.raises(RuntimeError, match="was read"):
+    with pytest.raises(ExpungeError, match="was read"):
         ex.unlearn(net, Request(rows, classes=[3]), "neggrad_plus")
 
 
@@ -167,6 +167,36 @@ def test_neither_gaussian_noise_nor_none_forgets_as_learned_noise_does(net, trai
     assert max(left["learned"]) <= 0.05
     assert np.mean(left["none"]) >= 0.3
     assert min(left["none"] + left["gaussian"]) >= 0.15
+
+
+def place(model: nn.Module, rows: Rows, index: Tensor, label: int) -> float:
+    with torch.no_grad():
+        logits = model.eval()(rows.x(index)).numpy()
+    others = np.delete(np.arange(10), label)
+    return float(np.mean([[row[label] > row[c] for c in others] for row in logits]))
+
+
+def test_the_place_of_the_class_on_retain_rows_is_measured(net, train):
+    few = train.take(torch.arange(400))  # so few that all retain rows are looked at
+    request = Request(few, classes=[0, 2])
+    result = ex.unlearn(net, request, "unsir", noise_steps=5, **GENTLE)
+    told = result.log.facts["unsir"]["place"]
+    for side, model in (("before", net), ("after", result.model)):
+        expected = {str(c): pytest.approx(place(model, few, request.keep, c), abs=1e-4) for c in (0, 2)}
+        assert told[side] == expected
+
+
+def test_few_steps_and_a_class_that_rises_on_retain_rows_are_told(net, train, test):
+    gone = (test.y == 0).nonzero().flatten()
+    weak = ex.unlearn(net, Request(train, classes=[0]), "unsir")
+    assert accuracy(weak.model, test, gone) > 0.05
+    (told,) = weak.log.notes
+    assert told.startswith("So few steps at such rates (32 at 0.004, then 21 at 0.002) that Adam moves no weight by")
+    assert "0.17" in told
+    assert ex.unlearn(net, Request(train, classes=[0]), "unsir", **GENTLE).log.notes == []
+    unrepaired = ex.unlearn(net, Request(train, classes=[0]), "unsir", **{**GENTLE, "repair_lr": 1e-5})
+    (told,) = unrepaired.log.notes
+    assert "has a better place after the repair than before" in told
 
 
 def test_repair_repairs(net, train, three):

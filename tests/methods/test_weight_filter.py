@@ -510,3 +510,15 @@ def test_gates_of_another_task_are_not_served(mlp, train):
     quick = {**QUICK, "epochs": 1}
     for task, shown in ((None, 2000), (None, 0), (Turned(classes=10), 2000), (Turned(classes=10), 2000)):
         assert ex.unlearn(mlp, request, "weight_filter", task=task, **quick).log.examples == shown
+
+
+def test_a_place_that_cannot_be_written_costs_no_result(mlp, train, tmp_path, monkeypatch):
+    request, quick = Request(train, classes=[3]), {"epochs": 1, "per_class": 20, "batch_size": 64}
+    kept = ex.unlearn(mlp, request, "weight_filter", **quick)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path / "file"))
+    result = ex.unlearn(mlp, request, "weight_filter", **quick)
+    (told,) = [note for note in result.log.notes if "EXPUNGE_CACHE" in note]
+    assert told.startswith("The gates are not kept")
+    assert result.log.steps == kept.log.steps > 0
+    assert bits(result.model) == bits(kept.model)

@@ -38,6 +38,14 @@ def test_one_seed_keeps_its_own_interval() -> None:
     assert (cell.value, cell.low, cell.high, cell.spread, cell.gap) == (5.0, 3.0, 8.0, None, None)
 
 
+def test_a_bound_of_one_seed_makes_the_mean_a_bound() -> None:
+    known = entry(0, relearn={"value": 2.0, "low": None, "high": None, "gap": 0.0})
+    bound = entry(1, relearn={"value": 4.0, "low": None, "high": None, "gap": None, "censored": True})
+    assert not tables.cell([known], "relearn").censored
+    cell = tables.cell([known, bound], "relearn")
+    assert (cell.value, cell.censored) == (3.0, True)
+
+
 def test_a_failed_seed_is_counted_and_not_averaged() -> None:
     entries = [entry(0, ua={"value": 4.0}), entry(1, ua={"failed": "why"}), entry(2, ua={"value": 6.0})]
     cell = tables.cell(entries, "ua")

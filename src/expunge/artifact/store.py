@@ -52,13 +52,37 @@ class Store:
             folder / "about.json", {"key": json.loads(json.dumps(key, default=str)), **about, "checksum": digest}
         )
 
+    def keep(
+        self, what: str, key: Mapping[str, Any], tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+    ) -> list[str]:
+        """As `put`, for what was computed and can be computed again: a failure costs no result.
+
+        Args:
+            what: how a sentence on it begins, e.g. ``"The gates are"``.
+            key: see `put`.
+            tensors: see `put`.
+            about: see `put`.
+
+        Returns:
+            Why it could not be kept, one sentence; nothing where it is.
+        """
+        try:
+            self.put(key, tensors, about)
+        except ExpungeError as error:
+            why = getattr(error.__cause__, "strerror", None) or str(error)  # of all entries alike, so said once
+            return [
+                f"{what} not kept, and made anew next time; set EXPUNGE_CACHE to a folder that can be written, on a "
+                f"disk with room: {self.root} ({why})."
+            ]
+        return []
+
     def get(self, key: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors of a key and what is said of them; none when there is no entry, or it is damaged.
 
         A damaged entry is named in a warning and removed, so that it is made anew.
         """
         folder = self.folder(key)
-        if not (folder / "about.json").is_file():
+        if not os.path.isfile(folder / "about.json"):  # unlike Path.is_file, no error where the folder is not ours
             return None
         try:
             about = read_json(folder / "about.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def judge(
         "models": entries,
         "verdicts": [v.to_json() for v in verdicts],
         "examples": examples(sound, ground, terms.examples),
-        "notes": _notes(lineup, terms),
+        "notes": _notes(lineup, terms, entries),
     }
 
 
@@ -128,8 +129,9 @@ def entry_of(s: Subject, found: Measurements, base: Measurements | None, retrain
     for name, estimate in found.items():
         measurements[name] = estimate.to_json()
         if estimate.ok:
-            known = base is not None and name in base and base[name].ok
-            measurements[name]["gap"] = estimate.value - base[name].value if known and base else None
+            other = base.get(name) if base is not None else None
+            known = other is not None and other.ok and not (estimate.censored or other.censored)
+            measurements[name]["gap"] = estimate.value - other.value if other is not None and known else None
     seconds = s.cost.seconds
     return {
         "method": s.method,
@@ -202,7 +204,7 @@ def _about(name: str) -> dict[str, Any]:
     return metric
 
 
-def _notes(lineup: Lineup, terms: Terms) -> list[str]:
+def _notes(lineup: Lineup, terms: Terms, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     if not lineup.of(RETRAIN):
         notes.append("There is no retrained model to compare with, so no number here says whether the rows are gone.")
@@ -211,7 +213,16 @@ def _notes(lineup: Lineup, terms: Terms) -> list[str]:
     if any(s.cost.cached for s in lineup.subjects if s.method in (ORIGINAL, RETRAIN)):
         notes.append("Some training times were measured by an earlier run; ratios to them hold for like machines only.")
     if terms.relearning is not None:
-        notes.append(
-            f"Relearning ends after {terms.relearning.max_epochs:g} epochs; a model that needs longer gets that number."
-        )
-    return notes + lineup.said
+        notes.append(_cut_short(entries, terms.relearning.max_epochs))
+    return notes + lineup.of_another_kind + lineup.said
+
+
+def _cut_short(entries: Sequence[Mapping[str, Any]], epochs: float) -> str:
+    """Which models were not relearnt when counting ended."""
+    seeds: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["measurements"].get("relearn", {}).get("censored"):
+            seeds.setdefault(entry["method"], []).append(str(entry["seed"]))
+    which = "; ".join(f"{method} (seed {', '.join(some)})" for method, some in seeds.items())
+    told = f" Not relearnt by then, and so at least at that number: {which}." if which else ""
+    return f"Relearning ends after {epochs:g} epoch{'s' * (epochs != 1)}.{told}"

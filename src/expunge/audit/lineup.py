@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.audit.attacks.scores import FEATURES
+from expunge.audit.generation.fit import generation_problems
 from expunge.audit.generation.settings import Generation
 from expunge.audit.measure import ATTACKS
 from expunge.audit.relearn import Relearn
@@ -17,10 +18,30 @@ from expunge.audit.subject import Cost, Ground, Subject
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.pool import Pool
 from expunge.request import GONE, Request
-from expunge.run import Run
+from expunge.run import Run, as_seed
 from expunge.task.base import Task
 
 ORIGINAL, RETRAIN, AGAIN = "original", "retrain", "retrain_again"
+
+
+def seeds_of(given: Any) -> tuple[int, ...]:
+    """Seeds from how many there are to be, or from all of them in order.
+
+    Raises:
+        ExpungeError: neither a number, 1 or more, nor whole numbers from 0 in an order.
+    """
+    try:
+        if getattr(given, "ndim", None) == 0 or isinstance(given, int):
+            return tuple(range(as_seed(given))) or _no_seeds(given)
+        if isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable):
+            return _no_seeds(given)
+        return tuple(map(as_seed, given))
+    except ExpungeError:
+        return _no_seeds(given)
+
+
+def _no_seeds(given: Any) -> tuple[int, ...]:
+    raise ExpungeError(f"seeds must be how many, one at least, or a list of whole numbers from 0; got {given!r}.")
 
 
 @dataclass(frozen=True)
@@ -112,6 +133,26 @@ class Lineup:
             found.append(f"{method}{which}: {note}")
         return found
 
+    @property
+    def of_another_kind(self) -> list[str]:
+        """Which models that were handed in have weights of other shapes than those that the recipe trains."""
+        trained = next((s.model for s in self.of(RETRAIN) if s.source == "trained"), None)
+        if trained is None:
+            return []
+        like, size = _shapes(trained)
+        given = {s.method: _shapes(s.model) for s in self.subjects if s.source != "trained" and not s.failed}
+        return [
+            f"{method} is of another architecture than the recipe trains ({mine:,} weights, and {size:,}): retraining "
+            "shows how another model does without the rows, not how this one would."
+            for method, (shapes, mine) in given.items()
+            if shapes != like
+        ]
+
+
+def _shapes(model: nn.Module) -> tuple[list[tuple[int, ...]], int]:
+    """The shape of each parameter, and how many weights there are in all."""
+    return [tuple(p.shape) for p in model.parameters()], sum(p.numel() for p in model.parameters())
+
 
 def line_up(
     entrants: Entrants, request: Request, task: Task, ground: Ground, pool: Pool | None, terms: Terms
@@ -152,7 +193,7 @@ def line_up(
 
 
 def _check(entrants: Entrants, request: Request, task: Task, terms: Terms) -> None:
-    problems = []
+    problems = generation_problems(terms.generation, task, request)
     if AGAIN in entrants:
         problems.append(f"{AGAIN} is the name of a row that the audit makes itself; choose another one.")
     for name, some in entrants.items():

@@ -163,15 +163,17 @@ def _relearn(subject: Subject, peers: Peers) -> Estimate:
         time = peers.relearned
     else:
         time = relearn_time(subject, peers.original, peers.relearning)
-    return Estimate(time.epochs)
+    return Estimate(time.epochs, censored=time.censored)
 
 
 def _ain(found: Measurements, peers: Peers) -> Estimate:
     if peers.relearned is None or not found["relearn"].ok:
         raise ExpungeError("it needs the relearn times of this model and of the retrained one")
+    if peers.relearned.censored:
+        raise ExpungeError(f"relearning ended, after {peers.relearned.epochs:g}, before the retrained model knew them")
     if peers.relearned.epochs == 0:
         raise ExpungeError("the retrained model knows the forgotten rows already, so relearning them takes no time")
-    return Estimate(found["relearn"].value / peers.relearned.epochs)
+    return Estimate(found["relearn"].value / peers.relearned.epochs, censored=found["relearn"].censored)
 
 
 def _distance(subject: Subject, peers: Peers) -> Estimate:

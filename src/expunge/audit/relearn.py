@@ -17,6 +17,7 @@ from expunge.phase import Phase, Term
 from expunge.region import Region
 from expunge.run import Run
 from expunge.task.base import Task
+from expunge.weights import scripted_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ def relearn(
         settings: see `Relearn`.
         seed: of the order of the rows.
 
+    Raises:
+        ExpungeError: a model that is compiled by torch.jit, and does not know the rows.
+
     Cost: at most `max_epochs` passes over `cap` rows, and as many looks.
     Source: relearn time after Chundawat et al. 2023 (AIN); a fraction of an epoch here.
     """
@@ -83,6 +87,7 @@ def relearn(
     before = _accuracy(copied, task, rows)
     if before >= target:
         return RelearnTime(0.0, False)
+    raise_if(scripted_problems(copied))
     batch = min(settings.batch_size, len(rows))
     steps_in_epoch = len(rows) / batch
     last = math.ceil(settings.max_epochs * steps_in_epoch)

@@ -26,12 +26,14 @@ class Estimate:
         low: the lower end of the 95 % interval; None where no interval can be given (e.g. one seed).
         high: the upper end.
         why: the reason of the failure; empty for a number.
+        censored: whether counting ended before, so that the number is at least this.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     why: str = ""
+    censored: bool = False
 
     def __post_init__(self) -> None:
         value = float(self.value)
@@ -71,8 +73,14 @@ class Estimate:
         return not self.why
 
     def to_json(self) -> dict[str, Any]:
-        """`{"value", "low", "high"}`, or `{"failed": why}`; never NaN or infinity, which JSON cannot hold."""
-        return {"value": self.value, "low": self.low, "high": self.high} if self.ok else {"failed": self.why}
+        """`{"value", "low", "high"}`, or `{"failed": why}`; never NaN or infinity, which JSON cannot hold.
+
+        A number that is at least so large has `"censored": True` beside it.
+        """
+        if not self.ok:
+            return {"failed": self.why}
+        bound = {"censored": True} if self.censored else {}
+        return {"value": self.value, "low": self.low, "high": self.high, **bound}
 
 
 def proportion(k: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def ledger(
     folder: Path = typer.Argument(..., help="A ledger's folder, or that of a run whose recipe has a ledger."),
-    classes: Optional[str] = typer.Option(None, help="Classes that would be forgotten, e.g. 3 or cat,dog."),  # noqa: UP045
-    ids: Optional[Path] = typer.Option(None, help="A text or CSV file with ids that would be forgotten."),  # noqa: UP045
+    classes: list[str] = typer.Option([], help="Classes that would be forgotten, e.g. 3 or cat,dog."),
+    ids: list[Path] = typer.Option([], help="A text or CSV file with ids that would be forgotten."),
     verify: bool = typer.Option(False, help="Read every record and name those that are damaged."),
 ) -> None:
     """Say how much of a training a request touches, before anything is paid for it.
@@ -23,7 +23,9 @@ def ledger(
     Example: `expunge ledger runs/mnist-3 --classes 3`
     """
     from expunge.artifact.ledger import Ledger
+    from expunge.cli.parts import class_list, one_file
 
+    wanted, file = class_list(classes), one_file(ids, "--ids")
     lines, damaged = [], False
     for place in _ledgers(folder):
         opened = Ledger(place)
@@ -32,10 +34,10 @@ def ledger(
             damage = opened.verify()
             lines += damage or ["Every record is there and intact."]
             damaged = damaged or bool(damage)
-        if classes:
-            lines.append(str(opened.touched(opened.of_classes(classes.split(",")))))
-        if ids is not None:
-            lines.append(str(opened.touched(ids)))
+        if wanted is not None:
+            lines.append(str(opened.touched(opened.of_classes(wanted))))
+        if file is not None:
+            lines.append(str(opened.touched(file)))
     typer.echo("\n".join(lines))
     if damaged:
         raise typer.Exit(1)
@@ -55,6 +57,24 @@ def _ledgers(folder: Path) -> list[Path]:
     )
 
 
+def only_ledger(folder: Path) -> Path:
+    """The folder itself, or the only ledger of the run in it.
+
+    Raises:
+        ExpungeError: there is none, or there are several.
+    """
+    from expunge.errors import ExpungeError
+
+    places = _ledgers(folder)
+    if len(places) > 1:
+        named = ", ".join(map(str, places[:3]))
+        raise ExpungeError(
+            f"The run in {folder} has {len(places)} ledgers, one for each seed: {named}. Give that of the training "
+            "that the weights come from."
+        )
+    return places[0]
+
+
 def _contents(opened: Ledger) -> str:
     about, settings = opened.about or {}, opened.settings
     weights = sum(math.prod(shape) for _, shape, _ in about["layers"])
@@ -64,6 +84,8 @@ def _contents(opened: Ledger) -> str:
         f"record: {settings.record}, keep: {settings.keep:g}, values: {settings.values}.",
         f"{opened.size / 1e6:,.1f} MB on the disk, {100 * opened.size / dense:.1f} % of plain float32 updates.",
     ]
+    if opened.error:
+        lines.append(f"Rounded to {settings.values}: no recorded value is off by more than {opened.error:.2g}.")
     if opened.ended:
         lines.append(f"It does not hold the whole training: {opened.ended}.")
     lines += [f"Deletion of {d['steps']:,} steps by {d['method']['name']}." for d in opened.deletions]

@@ -61,3 +61,25 @@ def values(pairs: list[str]) -> dict[str, Any]:
             raise ExpungeError(f"--set takes field=value, e.g. --set epochs=5; got {pair!r}.")
         found[name] = parse_value(value, f"--set {name}")
     return found
+
+
+def class_list(given: list[str]) -> list[str] | None:
+    """Classes from texts such as `3`, `3, 5`, `[3, 5]` or `cat,"red bus, old"`; none where nothing is given."""
+    import csv
+
+    inner = [text.strip() for text in given]
+    inner = [text[1:-1] if text.startswith("[") and text.endswith("]") else text for text in inner]
+    return [name.strip() for line in csv.reader(inner, skipinitialspace=True) for name in line or [""]] or None
+
+
+def one_file(given: list[Path], option: str) -> Path | None:
+    """The file that an option names; none where nothing is given.
+
+    Raises:
+        ExpungeError: the option was given twice, and one of the files would be passed over.
+    """
+    from expunge.errors import ExpungeError
+
+    if len(given) > 1:
+        raise ExpungeError(f"{option} takes one file; got {', '.join(map(str, given))}. Put all of it into one.")
+    return given[0] if given else None

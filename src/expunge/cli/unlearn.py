@@ -14,8 +14,8 @@ def unlearn(
     data: str = typer.Option(..., help="The training data: a name, a path, or your own module:function."),
     method: str = typer.Option(..., help="See: expunge methods."),
     out: Path = typer.Option(..., help="Folder for the unlearned weights and the record."),
-    classes: Optional[str] = typer.Option(None, help="Classes to forget, e.g. 3 or 3,5 or cat,dog."),  # noqa: UP045
-    ids: Optional[Path] = typer.Option(None, help="A text or CSV file with the ids to forget."),  # noqa: UP045
+    classes: list[str] = typer.Option([], help="Classes to forget, e.g. 3 or 3,5 or cat,dog."),
+    ids: list[Path] = typer.Option([], help="A text or CSV file with the ids to forget."),
     fraction: Optional[float] = typer.Option(None, help="Forget a random share of the rows."),  # noqa: UP045
     changes: list[str] = typer.Option([], "--set", help="A field of the method, e.g. epochs=5."),
     model_fields: list[str] = typer.Option([], "--model-set", help="A field of the model, e.g. width=16."),
@@ -31,25 +31,43 @@ def unlearn(
     import sys
 
     from expunge import io
-    from expunge.cli.parts import command_line, values
+    from expunge.cli.ledger import only_ledger
+    from expunge.cli.parts import class_list, command_line, one_file, values
     from expunge.dossier import versions
+    from expunge.errors import collected, raise_if
     from expunge.experiment import build_model, load_data, make_request
+    from expunge.experiment.parts import check_model, check_request
     from expunge.registry import make
+    from expunge.run import Run
     from expunge.unlearning import unlearn as forget
 
     sys.path.insert(0, "")  # a user's own modules lie in the current folder
-    chosen_method = make(method, values(changes))
-    train, _ = load_data({"build": data} if ":" in data and not data.startswith("hf:") else {"name": data})
-    asked: dict[str, Any] = {"classes": classes.split(",") if classes else None, "ids": ids, "fraction": fraction}
-    chosen = {k: v for k, v in asked.items() if v is not None}
-    if fraction is not None:
-        chosen["seed"] = seed
+    problems: list[str] = []
+    with collected(problems):
+        run = Run(seed=seed)
+    with collected(problems):
+        chosen_method = make(method, values(changes))
+    with collected(problems):
+        described = {"build" if ":" in model else "name": model, **values(model_fields)}
+        check_model(described)
+    with collected(problems):
+        train, _ = load_data({"build": data} if ":" in data and not data.startswith("hf:") else {"name": data})
+    with collected(problems):
+        asked: dict[str, Any] = {"classes": class_list(classes), "ids": one_file(ids, "--ids"), "fraction": fraction}
+        chosen = {k: v for k, v in asked.items() if v is not None}
+        if fraction is not None:
+            chosen["seed"] = seed
+        check_request(chosen)
+    with collected(problems):
+        io.read_tensors(weights)
+    with collected(problems):
+        recorded = None if ledger is None else only_ledger(ledger)
+    raise_if(problems + io.folder_problems(out, force))
     request = make_request(train, chosen)
-    described = {"build" if ":" in model else "name": model, **values(model_fields)}
     module = build_model(described, train)
     io.load_weights(weights, module)
     folder = io.output_folder(out, force)
-    result = forget(module, request, chosen_method, ledger=ledger, seed=seed)
+    result = forget(module, request, chosen_method, ledger=recorded, run=run)
     record = {
         "command": command_line(),
         "request": {"text": result.request.text, "hash": result.request.hash},

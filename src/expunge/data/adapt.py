@@ -19,7 +19,7 @@ from expunge.data import hugging_face
 from expunge.data.images import is_image, pixels
 from expunge.data.layout import inputs
 from expunge.data.rows import Rows, Scale
-from expunge.data.unseen import refuse_trained
+from expunge.data.unseen import refuse_misfit, refuse_trained
 from expunge.errors import ExpungeError
 
 ACCEPTED = "Rows, a pair (x, y) of arrays or tensors, or a map-style dataset whose items are (input, label)"
@@ -46,14 +46,14 @@ def as_rows(
         data: `Rows` (returned as they are, unless another argument renames them); a pair `(x, y)` of arrays
             or tensors; a map-style torch `Dataset` of `(input, label)`; a `datasets.Dataset`. Inputs as
             `layout.inputs` takes them, or Pillow images.
-        ids: one id for each row. Default: `data.ids` where it has one for each row, else the positions.
+        ids: one id for each row. Default: `data.ids` where there are such, else the positions.
         classes: names in label order. Default: `data.classes` where it names every label, else the labels.
         name: what reports call this data. Default: "data".
         memory: the most bytes to hold. Default: 2 GB.
 
     Raises:
         ExpungeError: data of another kind (what is accepted is said), a row that cannot be read, rows of two shapes,
-            labels that are not integers from 0, NaN.
+            labels that are not integers from 0, NaN, `data.ids` that are not one for each row.
 
     Cost: one pass over the dataset; none where it stays unread and has `targets`, `labels` or `y`.
     """
@@ -74,10 +74,13 @@ def rows_like(data: Any, train: Rows) -> Rows:
     """Rows never trained on, with the classes and the scale of the training rows; `data` as for `as_rows`.
 
     Raises:
-        ExpungeError: they are the training rows, or as for `as_rows`.
+        ExpungeError: none, they are training rows, they have labels that no class has, or as for `as_rows`.
     """
+    if data is None:
+        raise ExpungeError(f"unseen: give rows that no model was trained on, such as a test set: {ACCEPTED}; got None.")
     rows = data if isinstance(data, Rows) else as_rows(data, classes=train.classes, name="unseen")
     rows = rows if rows.scale == train.scale else rows.scaled_like(train)
+    refuse_misfit(rows, train)
     refuse_trained(rows, train)
     return rows
 
@@ -128,8 +131,8 @@ def _check_kind(data: Any) -> None:
 def _from_dataset(data: Any, ids: Any, classes: Sequence[str] | None, name: str, memory: int) -> Rows:
     items = _Items(data, name)
     n = len(items)
-    if ids is None and _one_each(getattr(data, "ids", None), n):
-        ids = data.ids
+    if ids is None:
+        ids = _own_ids(data, n)
     at_K = _spread(n, PROBES)
     first, second = ([items[i] for i in at_K] for _ in range(2))
     size = first[0][0].numel() * first[0][0].element_size() * n
@@ -159,6 +162,23 @@ def _classes(data: Any, classes: Sequence[str] | None, y_N: Tensor) -> Sequence[
     if classes is None and isinstance(own, (list, tuple)) and len(own) > int(y_N.max()):
         return [str(c) for c in own]
     return classes
+
+
+def _own_ids(data: Any, n: int) -> Any:
+    """The ids that a dataset has of its own; none where it has no sequence of that name."""
+    own: Any = getattr(data, "ids", None)
+    if isinstance(own, (str, bytes, Mapping)):
+        return None
+    try:
+        count = len(own)
+    except TypeError:  # no sequence, such as a method of that name
+        return None
+    if count != n:
+        raise ExpungeError(
+            f"{type(data).__name__} has {n} rows and {count} ids (its attribute ids), so no row is certain to be "
+            "the one that an id names. Give one id for each row, in its order, or no attribute ids."
+        )
+    return own
 
 
 def _one_each(values: Any, n: int) -> bool:

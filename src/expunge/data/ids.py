@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Hashable, Iterable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -33,39 +34,82 @@ def listed(ids: Any) -> list[Hashable]:
 
 
 def read_ids(path: str | Path) -> list[str]:
-    """The ids in a text file (one a line) or a CSV file (the column `id`, or else the first column).
+    """The ids in a text file (one a line) or a CSV file (the column `id`; without a header, the first column).
+
+    Lines with nothing in them are passed over; no other is.
 
     Raises:
-        ExpungeError: the file cannot be read, or holds no id.
+        ExpungeError: the file cannot be read, holds no id, or has a line without one.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ExpungeError(f"The ids in {path} cannot be read: {error}. Give a text or CSV file.") from error
-    if path.suffix.lower() == ".csv":
-        lines = [line for line in csv.reader(text.splitlines()) if line]
-        header = [cell.strip().lower() for cell in lines[0]] if lines else []
-        column = header.index("id") if "id" in header else 0
-        lines = lines[1:] if "id" in header else lines
-        ids = [line[column].strip() for line in lines if len(line) > column]
-    else:
-        ids = [line.strip() for line in text.splitlines()]
-    ids = [i for i in ids if i]
+    ids = _column(text, path) if _is_csv(path) else [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
         raise ExpungeError(f"{path} holds no ids; expected one a line, or a CSV file with a column 'id'.")
     return ids
 
 
-def separated(ids: Sequence[Hashable], path: str | Path) -> str:
-    """What to say of a file whose ids nobody knows, where each of them looks like a line of a table; else nothing."""
+def _column(text: str, path: Path) -> list[str]:
+    reader = csv.reader(StringIO(text, newline=""))
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
+    except csv.Error as error:
+        raise ExpungeError(f"{path}, line {reader.line_num}: {error}.") from error
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    header = [cell.lower() for cell in lines[0][1]] if lines else []
+    column = header.index("id") if "id" in header else 0
+    lines = lines[1:] if "id" in header else lines
+    empty = [str(number) for number, cells in lines if not "".join(cells[column : column + 1])]
+    if empty:
+        some = f"line{'s' * (len(empty) > 1)} {', '.join(empty[:10])}{' …' * (len(empty) > 10)}"
+        raise ExpungeError(
+            f"{path} has no id in {some}, so rows that are to go could stay. Fill in or remove each such line; ids are "
+            f"read from {'the column' if 'id' in header else 'column'} {header[column] if 'id' in header else 1!r}."
+        )
+    return [cells[column] for _, cells in lines]
+
+
+def misread(ids: Sequence[Hashable], unknown: Sequence[bool], path: str | Path) -> str:
+    """Why ids of a file may be unknown, where it can be told: a header that was read as an id, or another separator.
+
+    Args:
+        ids: what was read.
+        unknown: for each of them, whether no row has it.
+        path: the file.
+    """
+    if _is_csv(path) and unknown[0] and not all(unknown):
+        return f"{ids[0]!r} looks like the header of {path}; in a table with one, call the column of ids 'id'."
     for separator, name in SEPARATORS.items():
         if all(separator in str(i) for i in ids):
             return (
                 f"{path} looks {name}-separated; what is read is one id a line, or a file.csv separated by commas with "
-                "a column 'id', or else its first column."
+                "a column 'id' (without a header, its first column)."
             )
     return ""
+
+
+def id_array(ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+    """The ids of rows, (N,), integers or strings.
+
+    Raises:
+        ExpungeError: ids that are neither.
+    """
+    array = np.asarray(ids)
+    if array.ndim != 1 or array.dtype.kind not in "iuUS":
+        raise ExpungeError(f"Ids must be one integer or string for each row; got {array.dtype} of shape {array.shape}.")
+    return array
+
+
+def plain(i: Hashable) -> Any:
+    """An id as plain Python has it, so that equal ones are found."""
+    return i.item() if isinstance(i, np.generic) else i
+
+
+def _is_csv(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".csv"
 
 
 def _hashable(i: object) -> bool:

@@ -6,6 +6,7 @@ Shapes: N rows, B batch, C channels, H height, W width, L tokens.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from expunge.data.digest import digest_each
+from expunge.data.ids import id_array, plain
+from expunge.data.labels import labels
+from expunge.data.positions import positions
 from expunge.errors import ExpungeError, raise_if
 
 
@@ -71,7 +76,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         ExpungeError: rows, labels, ids and texts of different number; labels that are not integers from 0
-            below the number of classes; NaN or infinite inputs; ids used twice.
+            below the number of classes; NaN or infinite inputs; ids or names of classes used twice.
     """
 
     def __init__(
@@ -88,8 +93,8 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         hash_inputs: bool = True,
     ) -> None:
         self.source: Tensor | Dataset[Any] = x if isinstance(x, Dataset) else torch.as_tensor(x)
-        self.y = _labels(y)
-        self.ids = np.arange(len(self.y)) if ids is None else _id_array(ids)
+        self.y = labels(y)
+        self.ids = np.arange(len(self.y)) if ids is None else id_array(ids)
         top = int(self.y.max()) if len(self.y) else -1
         self.classes = tuple(map(str, classes if classes is not None else range(top + 1)))
         self.name = name
@@ -114,6 +119,8 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
             found.append(
                 f"{self.name} has label {top}, but only {len(self.classes)} class names: 0..{len(self.classes) - 1}."
             )
+        if twice := [c for c, count in Counter(self.classes).items() if count > 1]:
+            found.append(f"{self.name} has several classes named {', '.join(twice)}; each needs a name of its own.")
         if len(np.unique(self.ids)) != len(self.ids):
             found.append(f"{self.name} uses an id twice; ids name rows, so each must be its own.")
         if isinstance(self.source, Tensor):
@@ -157,15 +164,27 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         """The shape of one input, e.g. (1, 28, 28)."""
         return tuple(self.x(torch.tensor([0])).shape[1:])
 
-    def x(self, index_B: Tensor) -> Tensor:
+    def x(self, index_B: Tensor | Sequence[int] | int) -> Tensor:
         """The model inputs at these positions: (B, ...), float32 for images, int64 for tokens; not augmented."""
+        index_B = index_B if isinstance(index_B, Tensor) else positions(index_B, len(self))
         if isinstance(self.source, Tensor):
             x_B = self.source[index_B.to(self.source.device)]
         else:
-            x_B = torch.stack([torch.as_tensor(self.source[int(i)][0]) for i in index_B])
+            x_B = torch.stack([self._item(int(i)) for i in index_B])
         if self.scale is not None:
             return self.scale(x_B)
         return x_B.float() if x_B.is_floating_point() else x_B
+
+    def _item(self, i: int) -> Tensor:
+        try:
+            return torch.as_tensor(self.source[i][0])
+        except (IndexError, ExpungeError):  # the end, for those who iterate; or told already
+            raise
+        except Exception as error:  # a user's dataset may raise anything
+            raise ExpungeError(
+                f"{self.name}: the row of id {plain(self.ids[i])!r} cannot be read: {error}. If it is gone, leave it "
+                "out, or take a method that reads no row that must go, such as unsir."
+            ) from error
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         return self.__getitems__([i])[0]
@@ -185,22 +204,26 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         if any(isinstance(i, (bool, np.bool_)) for i in ids):
             raise ExpungeError("These are true and false, not ids; for a mask over the rows give rows.ids[mask].")
         where = self._position_of
-        missing = [i for i in ids if _plain(i) not in where]
+        missing = [i for i in ids if plain(i) not in where]
         if missing:
-            sample = ", ".join(repr(_plain(i)) for i in missing[:5])
+            sample = ", ".join(repr(plain(i)) for i in missing[:5])
             raise ExpungeError(
                 f"{len(missing)} of {len(ids)} ids are not in {self.name}, e.g. {sample}. "
-                f"Its ids look like {', '.join(repr(_plain(i)) for i in self.ids[:3])}."
+                f"Its ids look like {', '.join(repr(plain(i)) for i in self.ids[:3])}."
             )
-        return torch.tensor([where[_plain(i)] for i in ids], dtype=torch.long)
+        return torch.tensor([where[plain(i)] for i in ids], dtype=torch.long)
 
     @cached_property
     def _position_of(self) -> dict[Any, int]:
-        return {_plain(i): k for k, i in enumerate(self.ids)}
+        return {plain(i): k for k, i in enumerate(self.ids)}
 
-    def take(self, index: Tensor, name: str | None = None) -> Rows:
-        """The rows at these positions as rows of their own; they keep their ids, classes and scale."""
-        index = index.nonzero().flatten() if index.dtype == torch.bool else index
+    def take(self, index: Tensor | Sequence[int] | int, name: str | None = None) -> Rows:
+        """The rows at these positions, or where a mask says so, as rows of their own; ids, classes and scale stay.
+
+        Raises:
+            ExpungeError: something else than positions, or positions that no row has.
+        """
+        index = positions(index, len(self))
         other = object.__new__(Rows)
         source = self.source[index] if isinstance(self.source, Tensor) else _Part(self.source, index)
         other.source, other.y, other.ids = source, self.y[index], self.ids[index.numpy()]
@@ -239,12 +262,17 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         digest.update(repr((self.classes, None if self.scale is None else (self.scale.mean, self.scale.std))).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def input_hashes(self) -> list[bytes]:
+        """A digest of each input as it is stored; none of them where inputs may not be read, or are read one by one."""
+        return digest_each(self.source) if self.hash_inputs and isinstance(self.source, Tensor) else []
+
     def _read(self, index_B: Tensor) -> Tensor:
         try:
             return self.x(index_B)
-        except Exception as error:  # a user's dataset may raise anything
+        except (ExpungeError, IndexError) as error:
             raise ExpungeError(
-                f"{self.name}: not every row can be read, and sixteen are for its digest: {error}. If rows of it may "
+                f"{self.name}: not every row can be read, and sixteen are for its digest: {error} If rows of it may "
                 "not be read, give Rows(dataset, labels, hash_inputs=False)."
             ) from error
 
@@ -266,30 +294,3 @@ class _Part(Dataset[Any]):
 
     def __getitem__(self, i: int) -> Any:
         return self.whole[int(self.index[i])]
-
-
-def _labels(y: Any) -> Tensor:
-    values = y.cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if values.ndim != 1:
-        raise ExpungeError(f"Labels must have shape (N,), one integer for each row; got shape {values.shape}.")
-    whole = values.dtype.kind in "iu" or (
-        values.dtype.kind == "f" and bool((np.isfinite(values) & (values == np.round(values))).all())
-    )
-    if not whole:
-        example = values[0] if len(values) else "none"
-        raise ExpungeError(f"Labels must be integers from 0; got {values.dtype} values such as {example!r}.")
-    y_N = torch.as_tensor(values.astype(np.int64))
-    if len(y_N) and int(y_N.min()) < 0:
-        raise ExpungeError(f"Labels must be integers from 0; the smallest is {int(y_N.min())}.")
-    return y_N
-
-
-def _id_array(ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
-    array = np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iuUS":
-        raise ExpungeError(f"Ids must be one integer or string for each row; got {array.dtype} of shape {array.shape}.")
-    return array
-
-
-def _plain(i: Hashable) -> Any:
-    return i.item() if isinstance(i, np.generic) else i

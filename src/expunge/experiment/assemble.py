@@ -13,9 +13,11 @@ from torch import nn
 
 from expunge import io
 from expunge.artifact.ledger import Settings
+from expunge.artifact.ledger.ahead import request_problems
+from expunge.audit.generation.fit import generation_problems
 from expunge.audit.lineup import ORIGINAL, Terms
 from expunge.data.rows import Rows
-from expunge.data.unseen import refuse_trained
+from expunge.data.unseen import refuse_misfit, refuse_trained
 from expunge.errors import ExpungeError, near, raise_if
 from expunge.experiment import parts
 from expunge.experiment.parts import collecting
@@ -136,16 +138,18 @@ def read(
 def from_dict(config: Mapping[str, Any]) -> Experiment:
     """The experiment in plain data; see `read`."""
     config = {key: value for key, value in config.items() if value is not None}
-    problems = [
+    base = [  # what is wrong with that by which the rest is judged
         f"There is no setting {key!r}.{near(key, SETTINGS)} The settings are {', '.join(SETTINGS)}."
         for key in config
         if key not in SETTINGS
     ]
+    problems: list[str] = []
     rows: tuple[Rows, Rows] | None = None
     held: Rows | None = None
     request: Request | None = None
     recipe: TrainedBy | None = None
-    methods: dict[str, Method] = {}
+    terms, given, out = Terms(seeds=(0,)), dict[str, list[Path]](), Path()
+    fitting: Experiment | None = None
     with collecting(problems, "import"):
         parts.import_modules(config.get("import", []))
     with collecting(problems, "device"):
@@ -153,6 +157,7 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     with collecting(problems, "data"):
         section = _section(config, "data", needed=True)
         train, unseen = parts.load_data(section)
+        refuse_misfit(unseen, train)
         refuse_trained(unseen, train)
         unseen, held = parts.set_aside(section, unseen)
         rows = train, unseen
@@ -161,14 +166,15 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
         parts.check_request(asked)
         if rows is not None:
             request = parts.make_request(rows[0], asked)
-    with collecting(problems, "model"):
+    with collecting(base, "model"):
         _check_model(config)
     if "recipe" in config:
-        with collecting(problems, "recipe"):
+        with collecting(base, "recipe"):
             model = config.get("model")
             recipe = parts.make_recipe(_section(config, "recipe"), model if isinstance(model, Mapping) else {})
-    with collecting(problems, "methods"):
-        methods = parts.name_methods(config.get("methods", []))
+    placed = parts.name_methods(config.get("methods", []), problems)
+    places = {row: place for row, (place, _) in placed.items()}
+    methods = {row: method for row, (_, method) in placed.items()}
     with collecting(problems, "audit"):
         terms = parts.audit_terms(_section(config, "audit"))
     with collecting(problems, "models"):
@@ -177,14 +183,22 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
         out = _folder(config.get("out", "runs/expunge"))
     if recipe is None and not {"recipe", "models"} & set(config) and _weights(config) is None:
         problems.append("recipe: needed to train the original; or give its weights, model: {weights: a.safetensors}.")
-    raise_if(list(dict.fromkeys(problems)))
-    if rows is None or request is None:  # cannot be: each would have left a problem
+    if rows is not None and request is not None and not base:
+        with collecting(problems):
+            whole = Experiment(config, *rows, request, recipe, methods, terms, out, given, held)
+            fitting = _fitting(whole, places)
+    raise_if(list(dict.fromkeys(base + problems)))
+    if fitting is None:  # cannot be: what is missing would have left a problem
         raise ExpungeError("data and request are needed.")
-    return _fitting(Experiment(config, *rows, request, recipe, methods, terms, out, given, held))
+    return fitting
 
 
-def _fitting(experiment: Experiment) -> Experiment:
+def _fitting(experiment: Experiment, places: Mapping[str, str]) -> Experiment:
     """The experiment, if its parts work together; rows that the original forgot earlier count as gone in it.
+
+    Args:
+        experiment: with data, request, model, recipe and methods that are sound each by itself.
+        places: where in the file the method of each row is.
 
     Raises:
         ExpungeError: whatever does not fit, at once.
@@ -209,13 +223,19 @@ def _fitting(experiment: Experiment) -> Experiment:
     if model is not None:
         task = default_task(request, model, experiment.recipe)
         problems += [f"model: {problem}" for problem in task.problems(model, experiment.train)]
-        ledger = experiment.ledger
+        if isinstance(experiment.recipe, Recipe) and experiment.ledger is not None:
+            told = experiment.recipe.ledger_problems(experiment.train, model)
+            problems += [f"recipe: ledger: {problem}" for problem in told]
+        problems += [f"audit: {problem}" for problem in generation_problems(experiment.terms.generation, task, request)]
+        ledger, asked = experiment.ledger, request.rows.ids[request.forget.numpy()]
         has = {"recipe": experiment.recipe, "ledger": ledger, "unseen": experiment.held}
         given = {name for name, there in has.items() if there is not None}
         for row, method in experiment.methods.items():
             told = method.problems(model, request, task, given)
-            told += method.ledger_problems(ledger) if ledger is not None else []
-            problems += [f"methods ({row}): {problem}" for problem in told]
+            if ledger is not None:
+                told += method.ledger_problems(ledger)
+                told += request_problems(ledger, asked) if "ledger" in method.card.needs else []
+            problems += [f"{places[row]} ({row}): {problem}" for problem in told]
     raise_if(list(dict.fromkeys(problems)))
     return Experiment(**{**vars(experiment), "request": request})
 

@@ -23,18 +23,21 @@ def claim(experiment: Experiment, force: bool = False) -> None:
 
     Args:
         experiment: whose folder it is to be.
-        force: take the folder whatever it holds. Other files stay; models of another experiment are removed.
+        force: take the folder whatever it holds. Other files stay; models of another experiment are removed, unless
+            this one reads them.
 
     Raises:
-        ExpungeError: it holds something else, or an experiment of another version, and `force` is not given.
+        ExpungeError: it holds something else, or an experiment of another version, and `force` is not given; or models
+            that nobody knows where models of this run would be.
     """
     path = experiment.out / RECORD
     if not path.is_file():
         io.output_folder(experiment.out, force)
+        if not experiment.given:  # an audit of models that exist puts none there
+            refuse_strange(experiment)
     elif force:
-        for old in (experiment.out / "models").glob("*.safetensors"):
-            if re.search(r"-seed\d+$", old.stem):
-                old.unlink()
+        for old in _models(experiment):
+            old.unlink()
     else:
         refuse_another(experiment)
     io.write_json(path, _record(experiment))
@@ -73,6 +76,33 @@ def refuse_another(experiment: Experiment) -> None:
             f"{experiment.out} holds another experiment: {', '.join(differ)} differ{'s' * (len(differ) == 1)}. "
             "Choose another folder (out:), or --force to begin again there."
         )
+
+
+def refuse_strange(experiment: Experiment) -> None:
+    """Refuse a folder of no known run whose `models` has files under the names of models of a run.
+
+    They would be taken for models of this run, and are not there to be overwritten.
+
+    Raises:
+        ExpungeError: there are such files.
+    """
+    strange = _models(experiment)
+    if strange:
+        some = ", ".join(old.name for old in strange[:5]) + " …" * (len(strange) > 5)
+        raise ExpungeError(
+            f"{experiment.out / 'models'} holds {some}, and {experiment.out} no {RECORD} to say what made "
+            f"{'it' if len(strange) == 1 else 'them'}. Move {'it' if len(strange) == 1 else 'them'} away, or choose "
+            "another folder (out:)."
+        )
+
+
+def _models(experiment: Experiment) -> list[Path]:
+    """Files under the names of models of a run, but for those that the experiment reads."""
+    read = [path for paths in experiment.given.values() for path in paths]
+    read += [experiment.weights] if experiment.weights is not None else []
+    kept = {path.resolve() for path in read}
+    there = sorted((experiment.out / "models").glob("*.safetensors"))
+    return [old for old in there if re.search(r"-seed\d+$", old.stem) and old.resolve() not in kept]
 
 
 def model_path(experiment: Experiment, row: str, seed: int) -> Path:

@@ -114,10 +114,12 @@ def make_recipe(config: Config, model: Config) -> TrainedBy:
     return Recipe(**{**vars(recipe), "model": recipe_model})
 
 
-def name_methods(configs: Any) -> dict[str, Method]:
-    """Methods by the name of their row: `row:` where it is given, otherwise their own, numbered when it recurs."""
-    problems: list[str] = []
-    named: dict[str, Method] = {}
+def name_methods(configs: Any, problems: list[str]) -> dict[str, tuple[str, Method]]:
+    """Methods by the name of their row: `row:` where it is given, otherwise their own, numbered when it recurs.
+
+    Each with its place in the list, e.g. `methods.0`. What is wrong with others is added to `problems`.
+    """
+    named: dict[str, tuple[str, Method]] = {}
     for i, config in enumerate(configs if isinstance(configs, (list, tuple)) else [configs]):
         with collecting(problems, f"methods.{i}"):
             if not isinstance(config, (str, Mapping)):
@@ -127,8 +129,7 @@ def name_methods(configs: Any) -> dict[str, Method]:
             method = from_config(fields)
             if method.name in (ORIGINAL, RETRAIN):
                 continue  # they are always there
-            named[_free(str(row or method), named)] = method
-    raise_if(problems)
+            named[_free(str(row or method), named)] = f"methods.{i}", method
     return named
 
 

@@ -21,7 +21,8 @@ def compare(
     """A row of plain data for each explainer: ``explainer, images, insertion, deletion``, and the two standard errors.
 
     Areas are means over the images, 0 to 1: insertion should be high, deletion low. An explainer that this model does
-    not admit (CAM without an average, say) gets a row with ``failed`` in place of the numbers.
+    not admit (CAM without an average, say), or that raises any error, gets a row with ``failed``, the reason, in place
+    of the numbers.
 
     Args:
         model: returns logits; it is not changed.
@@ -44,5 +45,7 @@ def compare(
                 row[f"{measure.__name__}_se"] = None if spread is None else round(spread, 5)
         except ExpungeError as error:
             row["failed"] = str(error)
+        except Exception as error:  # an explainer of one's own may raise anything; the others still count
+            row["failed"] = f"{type(error).__name__}: {error}"
         rows.append(row)
     return rows

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from expunge.errors import ExpungeError, UnknownName
 from expunge.explain import layers
-from expunge.explain.look import Explainer, batches, class_scores, undisturbed
+from expunge.explain.look import Explainer, batches, check, class_scores, undisturbed
 
-Seen = list[tuple[str, Tensor]]  # the name of a layer, and what it returned
+Seen = list[tuple[str, Tensor]]  # the name of a layer, and what it returned, as `_laid_out` has it
 
 
 def gate_maps(closed: Mapping[str, Tensor]) -> Explainer:
@@ -30,15 +30,18 @@ def gate_maps(closed: Mapping[str, Tensor]) -> Explainer:
             `Gated.closed` gives it. Layers without places (linear ones behind a flattening) are passed over.
 
     Raises:
-        ExpungeError: images or classes that do not fit; a class without gates; no gated layer with places.
+        ExpungeError: `closed` that is no such mapping; of the explainer, images or classes that do not fit; a class
+            without gates; gates of another number than a layer has units; no gated layer with places.
 
     Cost: of the explainer, one forward and one backward pass.
 
     Source: the gates are those of Poppi et al., arXiv:2304.02049; how they become a map is ours.
     """
+    _check(closed)
     tables = {name.rpartition(".")[0]: table for name, table in closed.items() if not name.endswith("]")}
 
     def explain(model: nn.Module, x_BCHW: Tensor, classes_B: Tensor, *, batch_size: int = 128) -> Tensor:
+        check(x_BCHW, classes_B, batch_size)
         size = (x_BCHW.shape[-2], x_BCHW.shape[-1])
         weights = _of(classes_B, tables)
         maps = []
@@ -47,21 +50,39 @@ def gate_maps(closed: Mapping[str, Tensor]) -> Explainer:
                 seen, gradients = _outputs(model, x, classes, list(tables))
                 total = torch.zeros(len(x), *size, device=x.device)
                 for (name, out), gradient in zip(seen, gradients):
-                    w_BK = weights[name][where].to(x.device)
-                    bias = model.get_submodule(name).bias
-                    place = layers.as_maps(
-                        _taken(out, gradient, w_BK, bias if isinstance(bias, Tensor) else None), size
-                    )
-                    total += layers.upsample(place.sum(1), size)
+                    taken = _taken(out, gradient, weights[name][where].to(x.device), model.get_submodule(name), name)
+                    total += layers.upsample(layers.as_maps(taken, size).sum(1), size)
                 maps.append(total.to(x_BCHW.device))
         return torch.cat(maps)
 
     return explain
 
 
-def _taken(out: Tensor, gradient: Tensor, w_BK: Tensor, bias_K: Tensor | None) -> Tensor:
-    """Of the shape of the layer's output; channels are axis 1 of maps and the last one of tokens."""
+def _check(closed: Mapping[str, Tensor]) -> None:
+    if not isinstance(closed, Mapping):
+        raise ExpungeError(
+            f"Maps from gates need how far units are closed, as Gated.closed(classes) gives it; got "
+            f"{type(closed).__name__}. Of a result: gate_maps(result.made['gates'].closed(classes))."
+        )
+    for name, table in closed.items():
+        if not isinstance(table, Tensor) or table.ndim != 2:
+            got = f"shape {tuple(table.shape)}" if isinstance(table, Tensor) else type(table).__name__
+            raise ExpungeError(f"The gates of {name} must be a tensor (classes, units); got {got}.")
+
+
+def _laid_out(module: nn.Module, out: Tensor) -> Tensor:
+    """An output with its units along axis 1 where it is four-dimensional, and along the last one otherwise."""
+    units = 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
+    return out.movedim(units, 1 if out.ndim == 4 else -1)
+
+
+def _taken(out: Tensor, gradient: Tensor, w_BK: Tensor, module: nn.Module, name: str) -> Tensor:
+    """Of the shape of the layer's output."""
     ends = (1, 1) if out.ndim == 4 else ()
+    K = out.shape[1 if ends else -1]
+    if w_BK.shape[1] != K:
+        raise ExpungeError(f"Layer {name!r} has {K} units, and there are {w_BK.shape[1]} gates; take this model's own.")
+    bias_K = getattr(module, "bias", None)
     own = out if bias_K is None else out - bias_K.view(-1, *ends)
     w = w_BK.view(len(w_BK), *(() if ends else (1,)), -1, *ends)
     return (w * own * gradient).float()
@@ -86,7 +107,9 @@ def _outputs(model: nn.Module, x: Tensor, classes: Tensor, names: list[str]) -> 
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def note(module: nn.Module, args: Any, out: Any) -> Any:
-            if not isinstance(out, Tensor) or len(out) != len(x) or not layers.has_place(tuple(out.shape), size):
+            if not isinstance(out, Tensor) or out.ndim < 3 or len(out) != len(x):
+                return out
+            if not layers.has_place(tuple(_laid_out(module, out).shape), size):
                 return out
             kept = out if out.requires_grad else out.detach().requires_grad_()  # the graph begins at the first of them
             seen.append((name, kept))
@@ -112,4 +135,8 @@ def _outputs(model: nn.Module, x: Tensor, classes: Tensor, names: list[str]) -> 
         )
     found = torch.autograd.grad(scores.sum(), [out for _, out in seen], allow_unused=True)
     gradients = tuple(torch.zeros_like(out) if g is None else g for g, (_, out) in zip(found, seen))
-    return [(name, out.detach()) for name, out in seen], gradients
+    modules = [model.get_submodule(name) for name, _ in seen]
+    return (
+        [(name, _laid_out(module, out.detach())) for module, (name, out) in zip(modules, seen)],
+        tuple(_laid_out(module, g) for module, g in zip(modules, gradients)),
+    )

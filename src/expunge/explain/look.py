@@ -59,6 +59,11 @@ def check(x_BCHW: Tensor, classes_B: Tensor, batch_size: int = 1) -> None:
         Problems: all that is wrong.
     """
     problems = []
+    inputs: dict[str, object] = {"Images (B, C, H, W)": x_BCHW, "Classes (B,)": classes_B}
+    for what, given in inputs.items():
+        if not isinstance(given, Tensor):
+            problems.append(f"{what} must be a tensor; got {type(given).__name__}.")
+    raise_if(problems)
     if x_BCHW.ndim != 4 or not x_BCHW.is_floating_point() or not len(x_BCHW):
         got = f"{str(x_BCHW.dtype).removeprefix('torch.')} of shape {tuple(x_BCHW.shape)}"
         problems.append(f"Explanations need float images of shape (B, C, H, W), at least one; got {got}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.artifact.ledger import Ledger, Settings
-from expunge.artifact.ledger.deletions import Undone
+from expunge.artifact.ledger.deletions import Extent, Lot, Undone, left
 from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.touched import Touched
 from expunge.errors import ExpungeError, UnknownName, raise_if
@@ -42,6 +43,9 @@ class Amnesiac(Method):
         allow_full: serve a request after which no step is left, together with what spill adds and earlier requests
             took back; that gives the untrained model back. Default no.
 
+    What an earlier request took back in part only, with a smaller share or scale, is taken back up to what this one
+    asks; nothing is taken back twice.
+
     Raises:
         ExpungeError: a ledger that is pruned, damaged, or of another model; a request after which no step is left.
 
@@ -71,13 +75,15 @@ class Amnesiac(Method):
 
     def __post_init__(self) -> None:
         problems = []
-        if not self.scale > 0:
+        scale: object = self.scale
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not scale > 0:
             problems.append(f"scale must be above 0; got {self.scale!r}.")
         if self.batchnorm is not None and self.batchnorm not in BATCHNORM:
             problems.append(str(UnknownName("batchnorm policy", self.batchnorm, BATCHNORM)))
         for field in ("spill", "repair_epochs"):
-            if getattr(self, field) < 0:
-                problems.append(f"{field} must be 0 or more; got {getattr(self, field)!r}.")
+            given: object = getattr(self, field)
+            if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+                problems.append(f"{field} must be a whole number, 0 or more; got {given!r}.")
         raise_if([f"{self.name}: {p}" for p in problems + self.field_problems()])
         if self.repair_epochs:
             self._repair()
@@ -123,31 +129,36 @@ class Amnesiac(Method):
         own = ledger.settings.record == "sample"  # each row's own shares, which other rows do not depend on
         done, before = ledger.undone(model), ledger.digest(model)
         asked = frozenset(job.request.rows.ids[job.request.forget.numpy()].tolist())
-        rows = asked - done.rows
-        chosen = touched.taken
+        steps = touched.taken if own else self._steps(ledger, touched)
+        lots = left(asked, self.extent, done.rows) if own else left(steps, self.extent, done.steps)
+        chosen = frozenset(item for lot in lots for item in lot.items)
         if not own:
-            chosen = self._steps(ledger, touched) - done.steps
-            touched = replace(touched, taken=chosen | done.steps)
+            touched = replace(touched, taken=steps | frozenset(done.steps))
             if chosen and touched.whole and not self.allow_full:
                 raise ExpungeError(" ".join([*str(touched).splitlines(), "To do it all the same, set allow_full."]))
         original = copy.deepcopy(model) if self.control else None
-        self._subtract(model, job, ledger.reader().total(chosen if rows else (), self.share_kept, rows), policy)
-        if self.repair_epochs and len(chosen):
+        self._subtract(model, job, ledger.reader().rest(lots, steps if own else None), policy)
+        if self.repair_epochs and chosen:
             job.descend(model, [self._repair()])
-        self._tell(job, touched, chosen, done)
-        if original is not None and (rows if own else chosen):
-            drawn = self._other_rows(job, ledger, rows, done) if own else self._other_steps(job, ledger, chosen, done)
-            self._compare(job, original, model, drawn, policy)
-        by_now = Undone(rows=done.rows | rows) if own else Undone(steps=done.steps | chosen)
+        self._tell(job, touched, lots, done, ledger.recorded_share(model))
+        if original is not None and chosen:
+            drawn = self._other_rows(job, ledger, chosen, done) if own else self._other_steps(job, ledger, chosen, done)
+            self._compare(job, original, model, drawn, lots, policy)
+        by_now = done.and_of(chosen, self.extent, own)
         ledger.note(before, model, by_now, {"request": job.request.hash, "method": self.to_config()})
         return model
+
+    @property
+    def extent(self) -> Extent:
+        """How much of each step, or row's share, is taken back."""
+        return Extent.of(1.0 if self.share_kept is None else self.share_kept, self.scale)
 
     def _steps(self, ledger: Ledger, touched: Touched) -> frozenset[int]:
         near = (touched.steps[:, None] + np.arange(self.spill + 1)).ravel()
         return frozenset(near[near <= ledger.steps].tolist())
 
     def _subtract(self, model: nn.Module, job: Job, moved: dict[str, Tensor], policy: str) -> None:
-        """Take the sums off the weights, in float64, where they are not zero."""
+        """Take what was moved off the weights, in float64, where it is not zero."""
         places = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         with torch.no_grad():
             for name, total in moved.items():
@@ -155,7 +166,7 @@ class Amnesiac(Method):
                 if not total.any() or (buffer and policy != "subtract"):
                     continue
                 there = places[name]
-                changed = there.double().cpu() - self.scale * total
+                changed = there.double().cpu() - total
                 if name.endswith("running_var"):
                     changed.clamp_(min=1e-6)  # changes of an average do not add up exactly; no variance is below 0
                 there.copy_(changed.to(there))
@@ -170,10 +181,21 @@ class Amnesiac(Method):
             batch_size=self.repair_batch_size,
         )
 
-    def _tell(self, job: Job, touched: Touched, chosen: frozenset[int], done: Undone) -> None:
+    def _tell(self, job: Job, touched: Touched, lots: Sequence[Lot], done: Undone, share: float) -> None:
         job.log.notes += str(touched).splitlines()
+        if share < 1:
+            job.log.notes.append(
+                f"The ledger records {100 * share:.1f} % of the model's weights; what the others learned is not taken "
+                "back."
+            )
         if done.steps:
             job.log.notes.append(f"{len(done.steps):,} steps had been taken back by earlier requests; none is twice.")
+        if again := sum(len(lot.items) for lot in lots if lot.again):
+            job.log.notes.append(
+                f"Of {again:,} {'rows' if done.rows else 'steps'} earlier requests had taken back less, with a smaller "
+                "share or scale; the rest of what this one asks is taken back now."
+            )
+        own = touched.record == "sample"
         job.log.notes.append("Drop the state of the optimiser that trained this model: it remembers the rows.")
         job.log.facts |= {
             "touched": {
@@ -182,33 +204,36 @@ class Amnesiac(Method):
                 "share": touched.share,
                 "others": touched.others,
                 "bytes": touched.bytes,
-                "subtracted": len(chosen),
+                "subtracted": len(touched.steps) if own else sum(len(lot.items) for lot in lots),
                 "lacking": len(touched.taken),
+                "recorded": share,
             }
         }
 
-    def _other_steps(self, job: Job, ledger: Ledger, chosen: frozenset[int], done: Undone) -> Drawn:
+    def _other_steps(self, job: Job, ledger: Ledger, chosen: frozenset[Any], done: Undone) -> Drawn:
         """As many recorded steps that are not taken back, drawn at random; all there are where there are fewer."""
-        left = np.array(sorted(set(ledger.stored.tolist()) - chosen - done.steps), dtype=np.int64)
-        order = torch.randperm(len(left), generator=job.run.generator("control"))[: len(chosen)]
-        return Drawn([int(s) for s in left[order.numpy()]])
+        there = np.array(sorted(set(ledger.stored.tolist()) - chosen - set(done.steps)), dtype=np.int64)
+        order = torch.randperm(len(there), generator=job.run.generator("control"))[: len(chosen)]
+        return Drawn([int(s) for s in there[order.numpy()]])
 
-    def _other_rows(self, job: Job, ledger: Ledger, rows: frozenset[Id], done: Undone) -> Drawn:
+    def _other_rows(self, job: Job, ledger: Ledger, rows: frozenset[Any], done: Undone) -> Drawn:
         """As many rows whose own shares are recorded and not taken back, and the steps that hold these."""
-        left = ledger.others(rows | done.rows)
-        order = torch.randperm(len(left), generator=job.run.generator("control"))[: len(rows)].tolist()
-        drawn = [left[i] for i in order]
+        there = ledger.others(rows | frozenset(done.rows))
+        order = torch.randperm(len(there), generator=job.run.generator("control"))[: len(rows)].tolist()
+        drawn = [there[i] for i in order]
         steps = np.intersect1d(ledger.reader().journal.steps(drawn), ledger.stored)
         return Drawn(steps.tolist(), drawn)
 
-    def _compare(self, job: Job, original: nn.Module, after: nn.Module, others: Drawn, policy: str) -> None:
+    def _compare(
+        self, job: Job, original: nn.Module, after: nn.Module, others: Drawn, lots: Sequence[Lot], policy: str
+    ) -> None:
         """Subtract the others from another copy, and say how original, result and control answer."""
         if job.ledger is None or not others.steps:
             what = "other steps" if others.rows is None else "shares of other rows"
             job.log.notes.append(f"There is no control: the ledger holds no {what}.")
             return
         control = copy.deepcopy(original)
-        moved = job.ledger.reader().total(others.steps, self.share_kept, others.rows)
+        moved = job.ledger.reader().rest(others.alike(lots), None if others.rows is None else others.steps)
         self._subtract(control, job, moved, policy)
         retain = job.request.keep[torch.randperm(len(job.request.keep), generator=job.run.generator("sample"))[:5000]]
         found: dict[str, Any] = {"steps": len(others.steps)} if others.rows is None else {"rows": len(others.rows)}
@@ -234,6 +259,14 @@ class Drawn:
         if self.rows is None:
             return f"{len(self.steps):,} other steps"
         return f"the shares of {len(self.rows):,} other rows"
+
+    def alike(self, lots: Sequence[Lot]) -> list[Lot]:
+        """Of these as much as is taken back of the items of each lot."""
+        drawn, found = list[Any](self.steps if self.rows is None else self.rows), []
+        for lot in lots:
+            found.append(replace(lot, items=drawn[: len(lot.items)]))
+            drawn = drawn[len(lot.items) :]
+        return found
 
 
 def _right(model: nn.Module, job: Job, index: Tensor) -> float:

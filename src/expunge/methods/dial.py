@@ -39,12 +39,14 @@ class Dial:
                 f"dial of a chain is the number of a step, 0 to {len(method.steps) - 1}, a dot and a field of it, such "
                 f"as 0.lr; got {name or None!r}."
             )
-        known = [f.name for f in fields(self.owner)]
+        known = [f.name for f in fields(self.owner) if _above_zero(getattr(self.owner, f.name))]
+        there = f"There are: {', '.join(known)}." if known else "It has none, so it cannot be searched."
         if not name:
-            raise ExpungeError(f"{method.name} has no dial on its card; name one of its fields: {', '.join(known)}.")
-        value = getattr(self.owner, self.field) if self.field in known else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ExpungeError(f"dial must be a field of {self.owner.name} that is a number above 0; got {name!r}.")
+            raise ExpungeError(f"{method.name} has no dial on its card; name a field that is a number above 0. {there}")
+        if self.field not in known:
+            raise ExpungeError(
+                f"dial must be a field of {self.owner.name} that is a number above 0; got {name!r}. {there}"
+            )
 
     @property
     def owner(self) -> Method:
@@ -116,3 +118,7 @@ class Dial:
         if not isinstance(self.method, Chain) or not (dot and field and place.isdecimal()):
             return ""
         return place if int(place) < len(self.method.steps) else ""
+
+
+def _above_zero(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0

@@ -14,7 +14,7 @@ from expunge.artifact.ledger import Settings
 from expunge.errors import Diverged, ExpungeError, collected, raise_if
 from expunge.method import NEEDED, Card, Job, Method
 from expunge.methods.dial import Answer, Dial
-from expunge.methods.stand_in import Judge, Judged
+from expunge.methods.stand_in import Judge, Judged, unseen_problems
 from expunge.request import Request
 from expunge.task.base import Task
 from expunge.watch import Log
@@ -45,7 +45,7 @@ class Search(Method):
 
     Raises:
         ExpungeError: a method without a dial, or a dial that is no number above 0; a request by samples without
-            `unseen` rows.
+            `unseen` rows of classes that stay; unseen rows that the model does not take.
 
     Cost: `tries` times the method's, and as many forward passes over the samples.
     """
@@ -104,6 +104,7 @@ class Search(Method):
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """The best of the results."""
+        raise_if([f"search: {problem}" for problem in unseen_problems(model, job)])
         oracle = None
         if self.select == "oracle_gap" and job.pool is not None:
             oracle = job.pool.train(job.request.keep, job.run).model
@@ -133,6 +134,7 @@ class Search(Method):
                 except Diverged as error:
                     tried.append({"value": value, "failed": f"diverged: {error}"})
                     answer = "strong"
+                log.notes = [note for note in log.notes if note not in job.log.notes]  # once, not with each try
                 job.log.add(log)
             if best is not None and best[1].distance <= self.enough:
                 break

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.method import Job
 from expunge.outputs import outputs
+from expunge.request import Request
 
 TOLERATED = 1.0  # percent of a forgotten class
 
@@ -92,11 +93,9 @@ class Judge:
 
     def _unseen(self, sample: int, draw: torch.Generator) -> Tensor | None:
         """Positions of unseen rows of kept classes."""
-        rows, request = self.job.unseen, self.job.request
-        if rows is None:
+        if self.job.unseen is None:
             return None
-        out = torch.isin(rows.y, torch.tensor([*request.classes, *request.gone_classes], dtype=torch.long))
-        kept = _some((~out).nonzero().flatten(), sample, draw)
+        kept = _some(_kept(self.job.request, self.job.unseen), sample, draw)
         return kept if len(kept) else None
 
     def _answers(self, model: nn.Module) -> Answers:
@@ -119,6 +118,27 @@ class Judge:
         y_N = rows.y[index_N].cpu()
         confidence_N = z_NC.softmax(1).gather(1, y_N[:, None]).squeeze(1)
         return 100 * float((z_NC.argmax(1) == y_N).float().mean()), confidence_N
+
+
+def unseen_problems(model: nn.Module, job: Job) -> list[str]:
+    """Why the unseen rows are nothing to judge by, a sentence each."""
+    rows, request = job.unseen, job.request
+    if rows is None:
+        return []
+    if request.scope == "samples" and not len(_kept(request, rows)):
+        return [
+            f"unseen ({rows.name}) holds no row of a class that stays; what forgotten rows are to be like is asked "
+            "of such rows."
+        ]
+    if len(rows) and rows.shape != request.rows.shape:
+        return job.task.problems(model, rows.take(torch.arange(min(2, len(rows)))))
+    return []
+
+
+def _kept(request: Request, rows: Rows) -> Tensor:
+    """Positions of the rows whose class stays."""
+    out = torch.isin(rows.y, torch.tensor([*request.classes, *request.gone_classes], dtype=torch.long))
+    return (~out).nonzero().flatten()
 
 
 def threshold(members_N: Tensor, others_M: Tensor) -> float:

@@ -5,7 +5,7 @@ Shapes: N images of noise; `...` is the shape of one input.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -23,6 +23,9 @@ from expunge.surrogate.noise import Noise, gaussian_like
 from expunge.task.base import Task
 
 NOTEBOOK_BATCHES = 20  # how often the public notebook shows the noise of a class
+LOOKED_AT = 500  # retain rows on which the place of the forgotten classes is measured
+ENOUGH = 0.3  # sum of Adam's rates over all steps, below which the class was mostly left on digits and MNIST
+MIDDLE = 0.5  # a class that comes to stand above it is likely to be recognised still
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +124,8 @@ class Unsir(GradientMethod):
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """Learn the noise, impair, repair."""
         impair, parts = self.phase(), {"retain": self._sample(job)}
+        some = parts["retain"][:: -(-len(parts["retain"]) // LOOKED_AT)]  # of every class
+        before = self._place(model, some, job)
         repair = replace(impair, epochs=self.repair_epochs, lr=self.repair_lr)
         if self.noise != "none":
             noise = self._noise(model, job)
@@ -128,7 +133,57 @@ class Unsir(GradientMethod):
             parts["noise"] = self._shown(noise, len(parts["retain"]))
         job.log.facts["unsir"] = {"rows": {name: len(index) for name, index in parts.items()}}
         job.descend(model, [impair, repair], self.region, parts)
+        after = self._place(model, some, job)
+        job.log.facts["unsir"]["place"] = {"before": before, "after": after}
+        job.log.notes += self._doubts(before, after, [impair, repair], parts)
         return model
+
+    def _doubts(
+        self, before: dict[str, float], after: dict[str, float], phases: Sequence[Phase], parts: Mapping[str, Tensor]
+    ) -> list[str]:
+        """What can be said against the result without a look at the rows of the class."""
+        found, steps = [], [self._steps(phase, parts) for phase in phases]
+        reach = sum(phase.lr * n for phase, n in zip(phases, steps))
+        if self.optimizer in ("adam", "adamw") and reach < ENOUGH:
+            found.append(
+                f"So few steps at such rates ({steps[0]:,} at {phases[0].lr:g}, then {steps[1]:,} at {phases[1].lr:g}) "
+                f"that Adam moves no weight by more than about {reach:.2g}; where it was below {ENOUGH:g}, much of the "
+                "class was often left. Measure it. On small data take more epochs, a smaller batch_size, or a higher "
+                "lr and repair_lr."
+            )
+        rose = [name for name in before if after[name] > max(before[name], MIDDLE)]
+        if rose:
+            told = ", ".join(f"{name} ({before[name]:.2f}, then {after[name]:.2f})" for name in rose)
+            found.append(
+                "On retain rows the score of the class that must go has a better place after the repair than before (0 "
+                f"last, 1 first): {told}. So the repair did not undo what training on noise under that label did, and "
+                "much of the class may still be recognised: measure it. Take more repair_epochs, or higher lr and "
+                "repair_lr."
+            )
+        return found
+
+    def _steps(self, phase: Phase, parts: Mapping[str, Tensor]) -> int:
+        """How many steps a phase has, but for a last small batch."""
+        return phase.epochs * -(-sum(len(parts[term.part]) for term in phase.terms) // phase.batch_size)
+
+    def _place(self, model: nn.Module, index: Tensor, job: Job) -> dict[str, float]:
+        """For each class that must go, by name, the mean share of the other classes whose score is below its own.
+
+        No row of the class is read. Of a model that never saw it, the class is near the end on rows of others.
+        """
+        device, modes = job.run.device_of(model), [(module, module.training) for module in model.modules()]
+        model.to(device).eval()
+        below = torch.zeros(len(job.request.classes))
+        with job.run.isolated(), torch.no_grad():
+            for part in index.split(250):
+                scores_BC = job.task.scores(model, job.request.rows.x(part).to(device)).float()
+                for i, c in enumerate(job.request.classes):
+                    below[i] += (scores_BC < scores_BC[:, c : c + 1]).float().sum().cpu() / (scores_BC.shape[1] - 1)
+                job.log.examples += len(part)
+        for module, mode in modes:
+            module.training = mode
+        names = [job.request.rows.classes[c] for c in job.request.classes]
+        return {name: round(float(b) / len(index), 4) for name, b in zip(names, below)}
 
     # -- the rows --------------------------------------------------------------------------------------------------
 

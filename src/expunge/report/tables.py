@@ -24,6 +24,7 @@ class Cell:
         each: ``(seed, value, low, high)`` of every seed that has a value.
         failures: why a measurement failed, without repeats.
         seeds: how many seeds were measured, failed ones included.
+        censored: whether the number of some seed is at least what is said.
     """
 
     value: float | None = None
@@ -34,6 +35,7 @@ class Cell:
     each: tuple[tuple[Any, float, float | None, float | None], ...] = ()
     failures: tuple[str, ...] = ()
     seeds: int = 0
+    censored: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def entries_of(results: dict[str, Any], method: str) -> list[dict[str, Any]]:
 
 def cell(entries: Sequence[dict[str, Any]], metric: str) -> Cell:
     """`metric` over the seeds in `entries`."""
-    each, gaps, failures, seeds = [], [], [], 0
+    each, gaps, failures, seeds, censored = [], [], [], 0, False
     for entry in entries:
         measured = (entry.get("measurements") or {}).get(metric)
         if not isinstance(measured, dict):
@@ -101,6 +103,7 @@ def cell(entries: Sequence[dict[str, Any]], metric: str) -> Cell:
         if value is not None:
             each.append((entry["seed"], value, number(measured.get("low")), number(measured.get("high"))))
             gaps.append(measured.get("gap"))
+            censored |= measured.get("censored") is True
         elif measured.get("failed"):
             failures.append(str(measured["failed"]))
         elif measured.get("value") is not None:
@@ -119,6 +122,7 @@ def cell(entries: Sequence[dict[str, Any]], metric: str) -> Cell:
         each=tuple(each),
         failures=reasons,
         seeds=seeds,
+        censored=censored,
     )
 
 

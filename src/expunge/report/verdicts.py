@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from expunge.report import wording
-from expunge.report.tables import REFERENCES, Row, number
+from expunge.report.tables import REFERENCES, Cell, Row, number
 
 # Verdict word to the short key that styles and icons go by, in the order in which they are counted up.
 KEYS = {
@@ -81,6 +81,10 @@ def tally(made: Sequence[Card]) -> list[tuple[str, str, list[Card]]]:
     return [group for group in groups if group[2]]
 
 
+def _figure(cell: Cell, unit: str) -> str:
+    return f"{'≥ ' if cell.censored else ''}{wording.figure(cell.value, unit)}"
+
+
 def _numbers(
     results: dict[str, Any], row: Row | None, retrain: Row | None, verdict: dict[str, Any]
 ) -> list[tuple[str, str, str]]:
@@ -93,9 +97,9 @@ def _numbers(
         about, cell = results["metrics"][metric], row.cells[metric]
         unit = about.get("unit") or ""
         suffix = "\u00a0%" if unit == "%" else ""  # not alone on a line of its own
-        value = "failed" if cell.value is None and cell.failures else wording.figure(cell.value, unit)
-        ideal = retrain.cells[metric].value if retrain and retrain is not row else None
-        beside = "" if ideal is None else f"retrain {wording.figure(ideal, unit)}{suffix}"
+        value = "failed" if cell.value is None and cell.failures else _figure(cell, unit)
+        ideal = retrain.cells[metric] if retrain and retrain is not row else None
+        beside = "" if ideal is None or ideal.value is None else f"retrain {_figure(ideal, unit)}{suffix}"
         found.append((about.get("title") or metric, value + (suffix if cell.value is not None else ""), beside))
     if row.seconds is not None:
         found.append(("Time", wording.seconds(row.seconds), wording.ratio(row.ratio)))

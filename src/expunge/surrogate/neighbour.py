@@ -29,7 +29,7 @@ def neighbour(model: nn.Module, task: Task, x_B: Tensor, y_B: Tensor, step: Tens
     with torch.enable_grad():
         (slope_B,) = torch.autograd.grad(task.loss(model, x_B, y_B).sum(), x_B)
     with torch.no_grad():
-        scores_BK = task.scores(model, x_B + step * slope_B.sign())
+        scores_BK = task.scores(model, x_B + step.to(x_B.dtype) * slope_B.sign())
     return scores_BK.masked_fill(~allowed_K.to(scores_BK.device), -float("inf")).argmax(1)
 
 

@@ -55,6 +55,10 @@ class Task(ABC):
     def problems(self, model: nn.Module, rows: Rows) -> list[str]:
         """What keeps this model from working on these rows, a sentence each; empty when it works."""
 
+    def notes(self, rows: Rows) -> list[str]:
+        """What people should know of these rows that keeps nothing from working, a sentence each; default: nothing."""
+        return []
+
     def cells(self, model: nn.Module) -> dict[str, nn.Module]:
         """The linear and convolutional modules, by name: where methods hook in."""
         kinds = (nn.Linear, nn.modules.conv._ConvNd)

@@ -19,26 +19,27 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.rows import Rows, Scale
-from expunge.errors import ExpungeError, UnknownName, raise_if
-from expunge.run import Run
+from expunge.errors import ExpungeError, UnknownName, collected, raise_if
+from expunge.fields import Typed
+from expunge.task import denoiser
 from expunge.task.base import Task
 from expunge.task.classification import Classification
-from expunge.task.noising import antithetic, make_scheduler, mixed, scheduler_problems
+from expunge.task.noising import antithetic, make_scheduler, mixed
 
 UNTRAINED = ("guidance", "stand_in")  # fields on which no bit of a training depends
 
 
 @dataclass(frozen=True)
-class Diffusion(Task):
+class Diffusion(Typed, Task):
     """A class-conditional denoiser: `model(x_t, t, class_labels=c)`, as diffusers' `UNet2DModel`.
 
     Its conditions are the classes 0..C-1 and, last, C: none, for classifier-free guidance.
 
     Args:
         classes: the number of classes, C, at least 2.
-        without: classes that may never stand in for another (those that are gone).
+        without: classes that may never stand in for another (those that are gone), each from 0 to C - 1.
         scale: how the rows' inputs were scaled; they are brought into [-1, 1], which is what diffusers' models are
-            trained on. Default: they are there already.
+            trained on. Default: `unlearn`, `saliency` and `audit` ask the rows; otherwise they are there already.
         condition_dropout: the share of rows shown without their condition while the model is trained, from 0 to below
             1. Default 0.1, as in the SalUn protocol.
         guidance: w of guided predictions, (1 + w) ε(x, c) - w ε(x, none), 0 or more. Default 2, as in the SalUn
@@ -47,6 +48,9 @@ class Diffusion(Task):
             reference code.
         scheduler: how noise is added and what is predicted of it: a scheduler of diffusers or its settings, of which a
             `DDPMScheduler` is made. Default: 1000 steps, β from 1e-4 to 0.02, the noise is predicted.
+
+    Raises:
+        ExpungeError: fields of another kind or out of range, a scheduler or its settings that cannot be used.
 
     Losses draw times and noise from torch's global generator, which the loop and the audit seed and put back. Times of
     a batch are antithetic: those of the second half are T - 1 - t of the first.
@@ -60,25 +64,23 @@ class Diffusion(Task):
     stand_in: Literal["any", "next"] = "any"
     scheduler: Any = None
 
+    name: ClassVar[str] = "diffusion"  # what errors call its fields
     family: ClassVar[str] = "diffusion"
     saliency_clip: ClassVar[float | None] = 1.0  # as in the reference code of SalUn
     clips: ClassVar[bool] = True  # whether what is clean lies in [-1, 1]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "without", tuple(self.without))
-        plain = self.scheduler is None or isinstance(self.scheduler, Mapping)
-        found = [] if plain else scheduler_problems(self.scheduler)
-        if not found:
-            object.__setattr__(self, "scheduler", make_scheduler(self.scheduler))
-            found = scheduler_problems(self.scheduler)
+        scheduler, found = make_scheduler(self.scheduler)
+        object.__setattr__(self, "scheduler", scheduler)
         if self.classes < 2:
             found.append(f"Diffusion needs at least 2 classes; got {self.classes}.")
+        elif missing := [c for c in self.without if not 0 <= c < self.classes]:
+            there = f"there are {self.classes}, from 0 to {self.classes - 1}"
+            found.append(f"diffusion: without names the classes that are gone; {there}, and got {missing}.")
         if not 0 <= self.condition_dropout < 1:
-            found.append(f"condition_dropout must be from 0 to below 1; got {self.condition_dropout!r}.")
+            found.append(f"diffusion: condition_dropout must be from 0 to below 1; got {self.condition_dropout!r}.")
         if not 0 <= self.guidance < float("inf"):
-            found.append(f"guidance must be 0 or more; got {self.guidance!r}.")
-        if self.stand_in not in ("any", "next"):
-            found.append(f"stand_in must be any or next; got {self.stand_in!r}.")
+            found.append(f"diffusion: guidance must be 0 or more; got {self.guidance!r}.")
         raise_if(found)
 
     # -- conditions ----------------------------------------------------------------------------------------------
@@ -179,6 +181,10 @@ class Diffusion(Task):
 
     def clean(self, model: nn.Module, x_B: Tensor) -> Tensor:
         """The rows' inputs as the model is trained on them, in [-1, 1]."""
+        return self.unscaled(x_B)
+
+    def unscaled(self, x_B: Tensor) -> Tensor:
+        """The rows' inputs brought into [-1, 1]."""
         if self.scale is None:
             return x_B
         mean, std = (torch.tensor(v, device=x_B.device).view(-1, 1, 1) for v in (self.scale.mean, self.scale.std))
@@ -221,9 +227,15 @@ class Diffusion(Task):
     def problems(self, model: nn.Module, rows: Rows) -> list[str]:
         """What keeps this model from working on these rows; runs it once, on two rows, in eval mode."""
         found = self.model_problems(model)
+        if rows.num_classes > self.classes:
+            found.append(f"{rows.name} has {rows.num_classes} classes, and the task {self.classes}.")
         if len(rows.shape) != 3:
             found.append(f"A denoiser takes images (channels, height, width); {rows.name} has shape {rows.shape}.")
-        return found or self.trial_problems(model, rows)
+        return found or denoiser.trial_problems(self, model, rows)
+
+    def notes(self, rows: Rows) -> list[str]:
+        """That inputs look as if they were meant to be brought into [-1, 1] and are not."""
+        return denoiser.range_notes(self, rows)
 
     def model_problems(self, model: nn.Module) -> list[str]:
         """What is wrong with the settings of a model of diffusers; nothing is known of others."""
@@ -239,42 +251,17 @@ class Diffusion(Task):
             ]
         return []
 
-    def trial_problems(self, model: nn.Module, rows: Rows) -> list[str]:
-        """What goes wrong when two rows are shown to the model, which is left as it was."""
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        modes = [(m, m.training) for m in model.modules()]
-        model.eval()
-        try:
-            with Run().isolated(), torch.no_grad():
-                noised_B, t_B, _ = self.noised(model, rows.x(torch.arange(min(2, len(rows)))).to(device))
-                predicted_B = self.predict(model, noised_B, t_B, torch.zeros_like(t_B))
-                each = torch.arange(min(self.classes + 1, 16), device=device)
-                alike = [part[:1].expand(len(each), *part.shape[1:]) for part in (noised_B, t_B)]
-                under_each = self.predict(model, alike[0], alike[1], each)
-        except Exception as error:  # a user's module may raise anything; whatever it says belongs in our message
-            return [f"The denoiser does not accept inputs of shape {rows.shape} ({rows.name}): {error}"]
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        if predicted_B.shape != noised_B.shape:
-            return [
-                f"The denoiser must predict one value for each input value, {tuple(noised_B.shape[1:])}; got "
-                f"{tuple(predicted_B.shape[1:])}. A model that predicts a variance as well is not supported."
-            ]
-        if not torch.isfinite(predicted_B).all():
-            return ["The denoiser returns NaN or infinity on the first rows; its weights are damaged."]
-        if under_each.any() and (under_each - under_each[:1]).abs().max() <= 1e-5 * under_each.abs().max():
-            return [
-                "The denoiser predicts the same under every condition, so no class can be told from another. A norm "
-                "with as many groups as channels takes conditions away: UNet2DModel(norm_num_groups=fewer)."
-            ]
-        return []
 
-
-def diffusion_problems(fields: Mapping[str, Any] | None) -> list[str]:
-    """What is wrong with the names of fields that somebody gave by name, a sentence each."""
+def diffusion_problems(fields: Any) -> list[str]:
+    """What is wrong with fields that somebody gave by name, before there are data; a sentence each."""
+    if not isinstance(fields, Mapping | None):
+        return [f"diffusion must be settings such as {{guidance: 2.0}}; got {fields!r}."]
     known = [f.name for f in dataclass_fields(Diffusion) if f.name not in ("classes", "without", "scale")]
-    return [str(UnknownName("field of diffusion", name, known)) for name in fields or {} if name not in known]
+    found = [str(UnknownName("field of diffusion", name, known)) for name in fields or {} if name not in known]
+    if fields and not found:
+        with collected(found):
+            Diffusion(classes=2, **fields)
+    return found
 
 
 def _after(c: int, classes: int) -> list[int]:

@@ -11,14 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, raise_if
 from expunge.task.diffusion import Diffusion
+
+
+class NoImage(ExpungeError):
+    """What a denoiser draws is NaN or infinite: its weights are damaged."""
 
 
 def sample(
     model: nn.Module,
     task: Diffusion,
-    conditions: Tensor,
+    conditions: Tensor | Sequence[int],
     shape: Sequence[int],
     *,
     steps: int = 30,
@@ -35,7 +39,7 @@ def sample(
     Args:
         model: the denoiser; left as it was, modes included.
         task: what it computes.
-        conditions: (N,); `task.none` for images under no condition.
+        conditions: (N,), whole numbers; `task.none` for images under no condition.
         shape: of one image, (C, H, W).
         steps: DDIM steps, 1..T. Default 30; the SalUn protocol takes all 1000.
         guidance: w of guided predictions. Default: the task's, 2.
@@ -44,31 +48,49 @@ def sample(
         batch_size: images at a time.
 
     Raises:
-        ExpungeError: more steps than the model was trained on, conditions that it does not have, or weights so damaged
-            that what comes out is no number.
+        ExpungeError: more steps than the model was trained on, or conditions that it does not have.
+        NoImage: weights so damaged that what comes out is no number.
 
     Cost: `steps` forward passes, two each with guidance.
     Source: Song et al. 2021, arXiv:2010.02502 (DDIM); Ho & Salimans 2022, arXiv:2207.12598 (guidance).
     """
-    if not 1 <= steps <= task.steps:
-        raise ExpungeError(f"steps must be from 1 to {task.steps}, the model's noise levels; got {steps}.")
-    if not set(conditions.tolist()) <= set(range(task.none + 1)):
-        raise ExpungeError(f"Conditions are 0..{task.none}, the last for none; got {conditions.unique().tolist()}.")
+    raise_if(step_problems(task, steps))
+    condition_N = _conditions(task, conditions)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn((len(conditions), *task.drawn_shape(shape)), generator=generator)
+    start = torch.randn((len(condition_N), *task.drawn_shape(shape)), generator=generator)
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
     try:
         with torch.inference_mode():
             made = [
                 _denoised(model, task, c.to(device), x.to(device), steps, guidance, eta, generator)
-                for c, x in zip(conditions.split(batch_size), start.split(batch_size))
+                for c, x in zip(condition_N.split(batch_size), start.split(batch_size))
             ]
     finally:
         for module, mode in modes:
             module.training = mode
     return torch.cat(made) if made else start
+
+
+def step_problems(task: Diffusion, steps: int) -> list[str]:
+    """Why no image can be drawn in so many steps, a sentence."""
+    if isinstance(steps, int) and 1 <= steps <= task.steps:
+        return []
+    return [f"steps must be from 1 to {task.steps}, the model's noise levels; got {steps!r}."]
+
+
+def _conditions(task: Diffusion, given: Any) -> Tensor:
+    try:
+        condition_N = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):
+        condition_N = torch.empty(0, 0)
+    whole = not condition_N.is_floating_point() and condition_N.dtype != torch.bool
+    if condition_N.ndim != 1 or not (whole or not len(condition_N)):
+        raise ExpungeError(f"Conditions must be whole numbers, one for each image, such as [3, 3]; got {given!r}.")
+    if not set(condition_N.tolist()) <= set(range(task.none + 1)):
+        raise ExpungeError(f"Conditions are 0..{task.none}, the last for none; got {condition_N.unique().tolist()}.")
+    return condition_N.long()
 
 
 def _denoised(
@@ -96,5 +118,5 @@ def _denoised(
         step = scheduler.step(predicted_N, t, x_N, eta=eta, use_clipped_model_output=task.clips, variance_noise=noise_N)
         x_N = step.prev_sample
     if not torch.isfinite(x_N).all():
-        raise ExpungeError("The images hold NaN or infinity; the model's weights are damaged.")
+        raise NoImage("The images hold NaN or infinity; the model's weights are damaged.")
     return task.inputs(x_N).float().cpu()

@@ -8,13 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from expunge.data.adapt import as_rows
 from expunge.data.rows import Rows
-from expunge.errors import ExpungeError, MissingExtra, raise_if
+from expunge.errors import ExpungeError, MissingExtra, UnknownName, raise_if
 from expunge.io import model_digest
 from expunge.task.diffusion import Diffusion
 from expunge.task.noising import scheduler_problems
@@ -40,13 +42,13 @@ class TextToImage(Diffusion):
 
     @classmethod
     def of(
-        cls, pipeline: Any, rows: Rows, prompt: str | Sequence[str] = "an image of a {}", none: str = "", **fields: Any
+        cls, pipeline: Any, rows: Any, prompt: str | Sequence[str] = "an image of a {}", none: str = "", **fields: Any
     ) -> TextToImage:
         """The task of a `StableDiffusionPipeline` on these rows.
 
         Args:
             pipeline: has `unet`, `vae`, `tokenizer`, `text_encoder` and `scheduler`; it is not changed.
-            rows: images as large as the pipeline is to draw, in classes.
+            rows: images as large as the pipeline is to draw, in classes: `Rows`, a dataset, or a pair (x, y).
             prompt: of each class, or one text in which `{}` is the name of the class. Default: the SalUn protocol's.
             none: the prompt of no condition. Default: empty.
             fields: of `Diffusion`, such as `without` (the classes that must go), `guidance` (7.5 in pipelines is 6.5
@@ -54,21 +56,21 @@ class TextToImage(Diffusion):
 
         Raises:
             ExpungeError: a pipeline without such parts, or one whose UNet wants more than a prompt; prompts that are
-                not one for each class.
+                not one for each class, or not different to the text encoder; fields that there are not.
         """
-        raise_if(pipeline_problems(pipeline))
-        names = [prompt.format(name) for name in rows.classes] if isinstance(prompt, str) else list(prompt)
-        if len(names) != rows.num_classes or len(set(names)) != len(names):
-            raise ExpungeError(
-                f"Give one prompt for each of the {rows.num_classes} classes, all different, or one text with {{}} for "
-                f"the class's name; got {names}."
-            )
+        mine = ("prompts_CLD", "vae", "prompts")
+        known = [f.name for f in dataclass_fields(cls) if f.name not in mine]
+        unknown = [str(UnknownName("field of TextToImage", name, known)) for name in fields if name not in known]
+        raise_if(pipeline_problems(pipeline) + unknown)
+        rows = as_rows(rows)
+        names = _texts(prompt, none, rows)
+        ids = _tokens(pipeline, [*names, none])
         return cls(
             **{
                 "classes": rows.num_classes,
                 "scale": rows.scale,
                 "scheduler": pipeline.scheduler,
-                "prompts_CLD": _embedded(pipeline, [*names, none]),
+                "prompts_CLD": _embedded(pipeline, ids),
                 "vae": pipeline.vae,
                 "prompts": (*names, none),
                 **fields,
@@ -90,7 +92,7 @@ class TextToImage(Diffusion):
 
     def clean(self, model: nn.Module, x_B: Tensor) -> Tensor:
         """The latents of the rows' images, drawn from what the encoder says of them."""
-        images_B = super().clean(model, x_B).to(self.vae.device, self.vae.dtype)
+        images_B = self.unscaled(x_B).to(self.vae.device, self.vae.dtype)
         with torch.no_grad():
             latents_B: Tensor = self.vae.encode(images_B).latent_dist.sample()
         return latents_B.mul(self.vae.config.scaling_factor).to(x_B.device, torch.float32)
@@ -152,15 +154,44 @@ def pipeline_problems(pipeline: Any) -> list[str]:
     return found + scheduler_problems(pipeline.scheduler)
 
 
-def _embedded(pipeline: Any, prompts: Sequence[str]) -> Tensor:
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    ids = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
+def _texts(prompt: Any, none: Any, rows: Rows) -> list[str]:
+    """The prompt of each class."""
+    if isinstance(prompt, str):
+        names = [prompt.replace("{}", name) for name in rows.classes]
+    else:
+        names = list(prompt) if isinstance(prompt, Sequence) else []
+    texts = all(isinstance(name, str) for name in names)
+    if not texts or len(names) != rows.num_classes or len(set(names)) != len(names):
+        raise ExpungeError(
+            f"Give one prompt for each of the {rows.num_classes} classes, all different, or one text with {{}} for the "
+            f"class's name; got {names or prompt!r}."
+        )
+    if not isinstance(none, str):
+        raise ExpungeError(f"none is the prompt of no condition, a text; got {none!r}.")
+    return names
+
+
+def _tokens(pipeline: Any, prompts: Sequence[str]) -> Tensor:
+    """What the text encoder gets, (prompts, L); refused where two prompts are one to it."""
+    most = pipeline.tokenizer.model_max_length
+    given = pipeline.tokenizer(
+        list(prompts), padding="max_length", max_length=most, truncation=True, return_tensors="pt"
+    )
+    ids: Tensor = given.input_ids
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for prompt, row in zip(prompts, ids.tolist()):
+        alike.setdefault(tuple(row), []).append(prompt)
+    same = [", ".join(map(repr, some)) for some in alike.values() if len(some) > 1]
+    if same:
+        raise ExpungeError(
+            f"Prompts that are the same to the text encoder: {'; '.join(same)}. Give prompts that differ, from each "
+            f"other and from that of no condition, within the {most} tokens that its tokenizer keeps."
+        )
+    return ids
+
+
+def _embedded(pipeline: Any, ids: Tensor) -> Tensor:
+    encoder = pipeline.text_encoder
     mode = encoder.training
     encoder.eval()
     try:

@@ -40,8 +40,12 @@ def gate(out: Tensor, gates_BK: Tensor, bias_K: Tensor | None, channels: int, ex
 
 
 def hook(gates: Mapping[Layer, Tensor]) -> Callable[..., Any]:
-    """A forward hook on `nn.MultiheadAttention` that computes its output anew, with gates (B, D) on its parts."""
+    """A forward hook on `nn.MultiheadAttention` that computes its output anew, with gates (B, D) on its parts.
+
+    Examples whose gates are all 1 keep the output as it was: anew, sums have another order and other last bits.
+    """
     parts = {_role(layer): gates_BK for layer, gates_BK in gates.items()}
+    open_B = torch.stack([(gates_BK == 1).all(1) for gates_BK in parts.values()]).all(0)
 
     def attend(module: nn.MultiheadAttention, args: Any, kwargs: Any, out: Any) -> Any:
         given = inspect.signature(nn.MultiheadAttention.forward).bind(module, *args, **kwargs).arguments
@@ -56,9 +60,20 @@ def hook(gates: Mapping[Layer, Tensor]) -> Callable[..., Any]:
         heads, weights = _bare(module).forward(**given)
         last = module.out_proj
         y = F.linear(heads, last.weight, last.bias)
-        return (gate(y, parts["out"], last.bias, -1, examples) if "out" in parts else y), weights
+        y = gate(y, parts["out"], last.bias, -1, examples) if "out" in parts else y
+        plain, plain_weights = out
+        weights = None if weights is None else _either(open_B, plain_weights, weights, 0)
+        return _either(open_B, plain, y, examples), weights
 
     return attend
+
+
+def _either(open_B: Tensor, plain: Tensor, gated: Tensor, examples: int) -> Tensor:
+    """`plain` for the examples with open gates, `gated` for the others."""
+    shape = [1] * gated.ndim
+    shape[examples] = gated.shape[examples]
+    open_n = open_B.repeat_interleave(shape[examples] // max(1, len(open_B)))
+    return torch.where(open_n.view(shape), plain, gated)
 
 
 def _role(layer: Layer) -> str:

@@ -69,6 +69,8 @@ class Gated(nn.Module):
             rows_B: the row of each example, (B,); or several, (B, k), of which each unit takes the least. -1 is the
                 model without gates.
         """
+        if bool((rows_B < 0).all()):  # hooks would turn off fast paths of PyTorch, whose last bits differ
+            return self.frozen(x_B)
         alpha = torch.cat([self.gates(), torch.ones_like(self.free[:1])])
         chosen_BU = alpha[rows_B] if rows_B.ndim == 1 else alpha[rows_B].amin(1)
         with self._scaled(chosen_BU):
@@ -129,15 +131,22 @@ class Gated(nn.Module):
         """Nothing, if gates on activations do what gates on weights do, for two inputs and random gates.
 
         Raises:
-            ExpungeError: they do not; the model uses a weight in a way that its modules do not show.
+            ExpungeError: they do not; the model uses a weight in a way that its modules do not show, or what it says
+                of one input depends on the other.
         """
         gates = torch.rand(self.free.shape[1:], generator=generator).to(self.free)
         with torch.no_grad():
+            plain, one, two = (logits(self.frozen(x)) for x in (x_2, x_2[:1], x_2[1:]))
+            if not self._same(plain, torch.cat([one, two])):
+                raise ExpungeError(
+                    "What this model says of a row depends on the other rows of its batch, or on chance, in eval mode "
+                    "too, so no gates can be learned for each row; normalise by running statistics "
+                    "(BatchNorm with track_running_stats=True), or by example (GroupNorm, LayerNorm)."
+                )
             with self._scaled(torch.stack([gates, torch.ones_like(gates)])):
                 mixed = logits(self.frozen(x_2))
-            alone = torch.cat([logits(self.folded(gates).eval()(x_2[:1])), logits(self.frozen(x_2[1:]))])
-        rough = max(1e-3, 8 * max(torch.finfo(w.dtype).eps for w in self.frozen.parameters()))  # more for 16 bits
-        if not torch.allclose(mixed, alone, rtol=rough, atol=rough * float(alone.abs().max())):
+            alone = torch.cat([logits(self.folded(gates).eval()(x_2[:1])), two])
+        if not self._same(mixed, alone):
             raise ExpungeError(
                 "Scaling the activations of this model is not the same as scaling its weights, so some weight is used "
                 "outside the module that holds it. Name the layers that are used plainly: layers=['...']."
@@ -152,13 +161,24 @@ class Gated(nn.Module):
 
         Args:
             classes: how many there are.
+
+        Raises:
+            ExpungeError: fewer than gates were learned for.
         """
+        most = 1 + max(c for members in self.sets for c in members)
+        if classes < most:
+            raise ExpungeError(f"closed takes the number of classes, at least {most} for these gates; got {classes!r}.")
         whole = self.free.new_full((classes, sum(self.sizes)), float("nan")).detach()
         for members in self.sets:
             whole[list(members)] = 1 - self.row(members)
         return {layer.name: part.cpu() for layer, part in self.split(whole).items()}
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _same(self, a: Tensor, b: Tensor) -> bool:
+        """As far as the precision of the weights lets two ways of computing agree."""
+        rough = max(1e-3, 8 * max(torch.finfo(w.dtype).eps for w in self.frozen.parameters()))  # more for 16 bits
+        return torch.allclose(a, b, rtol=rough, atol=rough * float(b.abs().max()))
 
     @contextmanager
     def _scaled(self, chosen_BU: Tensor) -> Iterator[None]:
@@ -168,15 +188,16 @@ class Gated(nn.Module):
                 mine.setdefault(id(module), (module, {}))[1][layer] = gates_BK
         hooks = []
         try:
-            for module, gates in mine.values():
+            for module, gates in mine.values():  # ahead of hooks of the user's, which may change what a layer returns
                 if isinstance(module, nn.MultiheadAttention):
-                    hooks.append(module.register_forward_hook(attention.hook(gates), with_kwargs=True))
+                    hook = attention.hook(gates)
+                    hooks.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
                 else:
-                    hooks.append(module.register_forward_hook(_scale(next(iter(gates.values())))))
+                    hooks.append(module.register_forward_hook(_scale(next(iter(gates.values()))), prepend=True))
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in hooks:
+                handle.remove()
 
 
 def logits(out: Any) -> Tensor:

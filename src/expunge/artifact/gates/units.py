@@ -39,7 +39,7 @@ def choose(
 
     Raises:
         UnknownName: a pattern that no layer matches.
-        ExpungeError: no layer is left.
+        ExpungeError: no layer is left, or a layer returns NaN or infinity.
 
     Cost: three forward passes over one or two inputs.
     """
@@ -92,6 +92,12 @@ def _matches(name: str, pattern: str) -> bool:
 def _probe(model: nn.Module, x_2: Tensor, modules: dict[int, nn.Module]) -> tuple[dict[int, int], set[int]]:
     """The place of each module's last call, and the modules whose outputs are sorted by example."""
     both, first, second = (_calls(model, modules, x) for x in (x_2, x_2[:1], x_2[1:]))
+    names = {id(module): name for name, module in model.named_modules()}
+    if lost := [names[id(module)] for module, out in both if out is not None and not torch.isfinite(out).all()]:
+        raise ExpungeError(
+            f"What {_some(list(dict.fromkeys(lost)))} returns is NaN or infinite, though a later layer may hide it; "
+            "the weights there, or of a layer before, are damaged. Look at them, or take another checkpoint."
+        )
     place = {id(module): i for i, (module, _) in enumerate(both)}
     alike = len(both) == len(first) == len(second)
     mixed = set() if alike else set(place)

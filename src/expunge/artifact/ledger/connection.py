@@ -42,6 +42,6 @@ def locked(path: Path) -> sqlite3.Connection:
             raise
         raise ExpungeError(
             f"{path.parent} is being written by another process, or is open twice in this one; one may write at "
-            "a time. Wait until it ends, or open the ledger with read_only."
+            "a time. Wait until it ends, or close the other."
         ) from error
     return lock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,14 +14,14 @@ from torch import nn
 from expunge import io
 from expunge.artifact.ledger import announced, deletions, manifest
 from expunge.artifact.ledger.capture import watched
-from expunge.artifact.ledger.deletions import Undone
+from expunge.artifact.ledger.deletions import Extent, Undone
 from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.reading import Reader
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.touched import Touched, known_ids, touched
-from expunge.data.ids import read_ids
-from expunge.errors import ExpungeError
+from expunge.data.ids import listed, read_ids
+from expunge.errors import ExpungeError, collected
 from expunge.request import Request
 
 
@@ -28,12 +29,14 @@ class LedgerFolder:
     """What can be asked of a ledger's folder; see `Ledger`."""
 
     def __init__(self, path: str | Path, *, data: str | None = None, recipe: Any = None, **settings: Any) -> None:
-        self.path = Path(path)
+        if not isinstance(path, (str, Path)):
+            raise ExpungeError(f"A ledger is a folder; give its path, got {path!r}.")
+        self.path = Path(path).absolute()  # which a change of the current folder does not lead astray
         self.about = manifest.read(self.path)
         if self.about is None:
             self.settings = Settings.of(settings) or Settings()
         else:
-            self.settings = Settings.of(self.about["settings"]) or Settings()
+            self.settings = Settings.recorded(self.about["settings"])
             manifest.check_same(self.path, self.about, settings, data, recipe)
         self.data, self.recipe = data, recipe
         self._journal: Journal | None = None
@@ -86,15 +89,33 @@ class LedgerFolder:
         """Bytes of all recorded updates."""
         return self._open().bytes_of(self._open().steps())
 
+    @property
+    def error(self) -> float:
+        """The largest rounding error of a value in any step, 0 where values are stored as they were; of `values`."""
+        return max((about.get("error", 0.0) for about in self._open().abouts(range(1, self.steps + 1))), default=0.0)
+
+    def recorded_share(self, model: nn.Module) -> float:
+        """The share of a model's weights that is recorded, from 0 to 1."""
+        about = self.about or manifest.missing(self.path)
+        there = sum(p.numel() for p in model.parameters() if p.is_floating_point())
+        recorded: int = sum(math.prod(shape) for _, shape, _ in about["layers"])
+        return recorded / max(there, 1)
+
     def verify(self) -> list[str]:
-        """Read everything; a sentence for each record that is damaged or missing, and one for steps short of batches.
+        """Read everything; a sentence for each thing that is damaged or missing, and one for steps short of batches.
 
         Cost: one pass over the files.
         """
         found = self._open().verify()
+        with collected(found):
+            manifest.read(self.path)
+        with collected(found):
+            manifest.count_rows(self.path)
         with suppress(ExpungeError):  # a damaged index is told already
             if short := announced.count(self._open().abouts(range(1, self.steps + 1))):
                 found.append(announced.sentence(short, self.steps))
+            if self.steps:
+                found += manifest.start_problems(self.path, self._open().get("start"))
         return found
 
     def digest(self, model: nn.Module) -> str:
@@ -147,7 +168,7 @@ class LedgerFolder:
 
     def others(self, rows: Iterable[Id]) -> list[Id]:
         """The rows but these whose own shares are recorded, and not purged."""
-        return deletions.other_rows(self._open(), self.stored.tolist(), Undone(rows=frozenset(rows)))
+        return deletions.other_rows(self._open(), self.stored.tolist(), Undone(rows=dict.fromkeys(rows, Extent())))
 
     def note(self, before: str, after: nn.Module, done: Undone, about: Mapping[str, Any]) -> None:
         """Write down what is taken back in a model by now, so that no later request takes it back twice."""
@@ -181,8 +202,8 @@ class LedgerFolder:
             How many bytes were freed; `purges` says what is left.
 
         Raises:
-            ExpungeError: nothing is taken back in this model, it does not say which rows it has forgotten, or other
-                rows' shares would be lost.
+            ExpungeError: nothing is taken back in this model, it does not say which rows it has forgotten, some of
+                them are not taken back in it, or other rows' shares would be lost.
 
         Cost: the files that hold such steps are written anew.
         """
@@ -190,10 +211,16 @@ class LedgerFolder:
         if not done:
             raise ExpungeError("No step is taken back in this model, so there is nothing to purge.")
         gone = ids if ids is not None else [i for some in getattr(model, "_expunge_gone", {}).values() for i in some]
-        listed = known_ids(self._open(), gone)
-        if not listed:
+        named = known_ids(self._open(), gone)
+        if not named:
             raise ExpungeError("Say which rows to take out of the lists, purge(model, ids): this model does not know.")
-        steps = sorted(done.steps) if done.steps else self._open().steps(done.rows).tolist()
+        if present := deletions.not_taken_back(self._open(), named, done, self.settings.record == "sample"):
+            raise ExpungeError(
+                f"Of {len(present):,} of these {len(named):,} rows, e.g. {present[0]!r}, not everything is taken back "
+                "in this model; without their ids they could never be found again. Take them back first, or leave "
+                "them out of the ids."
+            )
+        steps = sorted(done.steps) if done.steps else self._open().steps(list(done.rows)).tolist()
         lost = deletions.other_rows(self._open(), steps, done)
         if lost and not others:
             raise ExpungeError(
@@ -201,10 +228,10 @@ class LedgerFolder:
                 "could not be taken back later. Take them back first, or set others=True."
             )
         with self._write() as journal:
-            freed = deletions.purge(journal, steps, listed)
-        manifest.drop_rows(self.path, listed)
-        self.about = manifest.without_ids(self.path, listed) or self.about
-        self.settings = Settings.of((self.about or {}).get("settings")) or self.settings
+            freed = deletions.purge(journal, steps, named, done)
+        manifest.drop_rows(self.path, named)
+        self.about = manifest.without_ids(self.path, named) or self.about
+        self.settings = Settings.recorded(self.about["settings"]) if self.about else self.settings
         return freed
 
     def stands_at(self, step: int, model: nn.Module) -> bool:
@@ -251,4 +278,4 @@ def _ids(request: Request | Iterable[Hashable] | str | Path) -> list[Hashable]:
     if isinstance(request, Request):
         found: list[Hashable] = request.rows.ids[request.forget.numpy()].tolist()
         return found
-    return request.tolist() if hasattr(request, "tolist") else list(request)
+    return listed(request)

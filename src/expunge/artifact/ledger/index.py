@@ -186,13 +186,13 @@ class Index:
     def get(self, key: str) -> str | None:
         """The text kept under a key, if there is one."""
         found = self._sql.execute("SELECT value, own FROM state WHERE key = ?", (key,)).fetchone()
-        if found is not None and zlib.crc32((key + found[0]).encode()) != found[1]:
+        if found is not None and _own_of_text(key, found[0]) != found[1]:
             raise ExpungeError(f"What {self.path} keeps under {key!r} is damaged: its checksum does not match.")
         return None if found is None else found[0]
 
     def put(self, texts: Mapping[str, str]) -> None:
         """Keep texts under keys."""
-        rows = ((key, text, zlib.crc32((key + text).encode())) for key, text in texts.items())
+        rows = ((key, text, _own_of_text(key, text)) for key, text in texts.items())
         self._sql.executemany("REPLACE INTO state VALUES (?, ?, ?)", rows)
 
     # -- care --------------------------------------------------------------------------------------------------
@@ -241,6 +241,11 @@ class Index:
 
 def _own_of_id(i: Id, number: int) -> int:
     return zlib.crc32(repr((i, number)).encode())
+
+
+def _own_of_text(key: Any, text: Any) -> int:
+    """The checksum of a text under a key; a flipped byte may turn either into something else."""
+    return zlib.crc32((key + text).encode()) if isinstance(key, str) and isinstance(text, str) else -1
 
 
 def _chunks(query: str, values: Sequence[Any], end: str = "") -> Iterator[tuple[str, Sequence[Any]]]:

@@ -220,7 +220,7 @@ class Journal(View):
     def _stop(self, why: str, error: Exception) -> NoReturn:
         self._stopped = (
             f"{why[0].upper()}{why[1:]}. The ledger ends at step {self._last}, and is intact up to there; "
-            "open it again, or rewind it, to go on from that step."
+            "to train on, load the last checkpoint and rewind the ledger to its step, or to 0."
         )
         raise ExpungeError(self._stopped) from error
 

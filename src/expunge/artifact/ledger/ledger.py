@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -14,12 +15,13 @@ from torch.optim import Optimizer
 
 from expunge import io
 from expunge.artifact.ledger import manifest
+from expunge.artifact.ledger.ahead import watch_problems
 from expunge.artifact.ledger.capture import Capture, Step, averages
 from expunge.artifact.ledger.entries import Entries
 from expunge.artifact.ledger.folder import LedgerFolder
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.writer import Writer
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, raise_if
 
 # steps that may wait to be written: small ones up to a number, so that a commit does not hold the training up; large
 # ones up to 64 MB, or four
@@ -80,10 +82,12 @@ class Ledger(LedgerFolder):
                 its own, and they are gathered.
 
         Raises:
-            ExpungeError: the ledger's steps end at other weights, or it was made for another model.
+            ExpungeError: the ledger's steps end at other weights, or it was made for another model; what is given is
+                not what is asked for; or weights would be trained unseen by the ledger.
         """
         if self._capture is not None:
             raise ExpungeError("This ledger watches a training already; close it first.")
+        raise_if(watch_problems(model, optimizer, accumulate, scaler))
         model, optimizer = plain_model(model), getattr(optimizer, "optimizer", optimizer)
         if self.settings.record == "sample" and processes() > 1:
             raise ExpungeError("record: sample works in one process only; record updates or gradients in several.")
@@ -111,7 +115,8 @@ class Ledger(LedgerFolder):
         manifest.check_layers(self.path, self.about, layers)
         journal = self._open(writing=True)
         if journal.last == 0:
-            io.save_tensors(self.path / "start.safetensors", {n: p.detach() for n, p in layers.items()}, {})
+            io.save_tensors(self.path / manifest.START, {n: p.detach() for n, p in layers.items()}, {})
+            journal.put("start", io.file_digest(self.path / manifest.START))
         else:
             self._go_on(journal, capture.model)
         size = 4 * sum(p.numel() for p in layers.values())
@@ -232,6 +237,8 @@ class Ledger(LedgerFolder):
 
     def _let_go(self) -> None:
         """End the thread behind, and close the files."""
+        if self._capture is not None and self._writer is not None:
+            self._warn_of_nothing()
         writer, self._capture, self._writer, self._entries = self._writer, None, None, None
         with nullcontext() if writer is None else writer.going_on():
             try:
@@ -239,6 +246,16 @@ class Ledger(LedgerFolder):
                     writer.close()
             finally:
                 self._release()
+
+    def _warn_of_nothing(self) -> None:
+        """Say so when nothing was stored, because no sensitive row took part in any step."""
+        with suppress(ExpungeError):  # a failure of the disk is told otherwise
+            if self.settings.sensitive is not None and self.steps and not len(self.stored):
+                warnings.warn(
+                    f"Nothing is stored of the {self.steps:,} steps in {self.path}: none of the sensitive rows took "
+                    "part. Are their ids those that ledger.uses is told?",
+                    stacklevel=4,
+                )
 
     def __enter__(self) -> Ledger:
         return self

@@ -1,7 +1,12 @@
-"""Manifest: what a ledger is about, in `ledger.json`, and the labels of its rows, where known, in `rows.json`."""
+"""Manifest: what a ledger is about, in `ledger.json`, and the labels of its rows, where known, in `rows.json`.
+
+Each file holds a digest of the rest of itself. One without, from before there were digests, is read as it is.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,12 +15,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge import io
+from expunge.artifact.ledger.ids import Id, number
 from expunge.artifact.ledger.settings import Settings
-from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.errors import ExpungeError, UnknownName, collected, raise_if
 
 FORMAT = 1
 NAME = "ledger.json"
 ROWS = "rows.json"
+START = "start.safetensors"  # the first weights of the training
+HELD = ("settings", "layers", "buffers", "optimizer", "data", "recipe")
 
 About = dict[str, Any]
 
@@ -28,11 +36,48 @@ def read(folder: Path) -> About | None:
     """
     if not (folder / NAME).is_file():
         return None
-    about = io.read_json(folder / NAME)
+    about = _whole(folder / NAME)
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         found = about.get("format") if isinstance(about, dict) else None
         raise ExpungeError(f"{folder / NAME} has format {found!r}; this expunge reads format {FORMAT}.")
+    if lacking := [key for key in HELD if key not in about]:
+        raise ExpungeError(f"{folder / NAME} is damaged: it lacks {', '.join(lacking)}.")
     return about
+
+
+def _whole(path: Path) -> Any:
+    """The data of a file that holds a digest of itself."""
+    data = io.read_json(path)
+    if isinstance(data, dict) and "digest" in data and data["digest"] != _digest(data):
+        raise ExpungeError(
+            f"{path} is damaged, or was changed by hand: it does not match the digest that was written with it. Bring "
+            "it back from a copy."
+        )
+    return data
+
+
+def _digest(data: About) -> str:
+    """Of everything but the digest itself."""
+    rest = {key: value for key, value in data.items() if key != "digest"}
+    return hashlib.blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def start_problems(folder: Path, digest: str | None) -> list[str]:
+    """What is wrong with the file of the first weights; without a digest, whether it can be read at all.
+
+    Args:
+        folder: of the ledger.
+        digest: of the file, when it was written.
+    """
+    path, found = folder / START, list[str]()
+    if digest is None:
+        with collected(found):
+            io.read_tensors(path)
+    elif not path.is_file():
+        found.append(f"{path}, the first weights of the training, is missing.")
+    elif io.file_digest(path) != digest:
+        found.append(f"{path} is damaged: these are not the first weights of the training.")
+    return found
 
 
 def missing(folder: Path) -> NoReturn:
@@ -68,7 +113,7 @@ def make(
 
 def write(folder: Path, about: About) -> None:
     """Make a ledger's folder."""
-    io.write_json(folder / NAME, about)
+    io.write_json(folder / NAME, {**about, "digest": _digest(about)})
 
 
 def check_same(folder: Path, about: About, settings: Mapping[str, Any], data: str | None, recipe: Any) -> None:
@@ -80,7 +125,7 @@ def check_same(folder: Path, about: About, settings: Mapping[str, Any], data: st
     theirs = about["settings"]
     problems = [str(UnknownName("setting of ledger", n, theirs)) for n in settings if n not in theirs]
     raise_if(problems)
-    asked = Settings(**{**theirs, **settings}).plain()
+    asked = Settings.recorded({**theirs, **settings}).plain()
     for name in settings:
         if theirs[name] != (value := asked[name]):
             problems.append(f"The ledger {folder} has {name}: {theirs[name]!r}, not {value!r}; give another folder.")
@@ -116,21 +161,22 @@ def check_layers(folder: Path, about: About, layers: Mapping[str, Tensor]) -> No
 
 def write_rows(folder: Path, ids: Iterable[Hashable], labels: Iterable[int], classes: Iterable[str]) -> None:
     """Keep the labels of all rows, so that a request by class can be weighed without the data."""
-    io.write_json(folder / ROWS, {"classes": list(classes), "ids": list(ids), "labels": list(labels)})
+    rows = {"classes": list(classes), "ids": list(ids), "labels": list(labels)}
+    io.write_json(folder / ROWS, {**rows, "digest": _digest(rows)})
 
 
-def without_ids(folder: Path, ids: Iterable[Hashable]) -> About | None:
-    """Take rows out of the list of sensitive ones; returns what the ledger is about then."""
+def without_ids(folder: Path, ids: Iterable[Id]) -> About | None:
+    """Take rows out of the list of sensitive ones, which may end up empty; returns what the ledger is about then."""
     about, gone = read(folder), set(ids)
-    if about is not None and about["settings"]["sensitive"]:
-        about["settings"]["sensitive"] = [i for i in about["settings"]["sensitive"] if i not in gone] or None
+    if about is not None and (sensitive := about["settings"]["sensitive"]):
+        about["settings"]["sensitive"] = [i for i in sensitive if gone.isdisjoint((i, number(i)))]
         write(folder, about)
     return about
 
 
 def count_rows(folder: Path) -> int | None:
     """How many rows the training had; none where nobody said."""
-    return len(io.read_json(folder / ROWS)["ids"]) if (folder / ROWS).is_file() else None
+    return len(_whole(folder / ROWS)["ids"]) if (folder / ROWS).is_file() else None
 
 
 def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
@@ -141,7 +187,7 @@ def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
     """
     if not (folder / ROWS).is_file():
         raise ExpungeError(f"The ledger {folder} does not know the labels of its rows; give ids instead of classes.")
-    rows = io.read_json(folder / ROWS)
+    rows = _whole(folder / ROWS)
     numbers = set()
     for one in wanted:
         if str(one) in rows["classes"]:
@@ -156,6 +202,6 @@ def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
 def drop_rows(folder: Path, ids: Iterable[Hashable]) -> None:
     """Take rows out of the list of labels."""
     if (folder / ROWS).is_file():
-        rows, gone = io.read_json(folder / ROWS), set(ids)
+        rows, gone = _whole(folder / ROWS), set(ids)
         left = [(i, y) for i, y in zip(rows["ids"], rows["labels"]) if i not in gone]
         write_rows(folder, [i for i, _ in left], [y for _, y in left], rows["classes"])

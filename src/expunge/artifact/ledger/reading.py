@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from expunge.artifact.ledger.codec import Part, decode
+from expunge.artifact.ledger.deletions import Lot
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import reach
@@ -67,6 +68,34 @@ class Reader:
                 else:
                     found[name].index_add_(0, torch.from_numpy(positions), moved, alpha=factor)
         return {name: flat.view(shapes[name]) for name, flat in found.items()}
+
+    def rest(self, lots: Iterable[Lot], steps: Iterable[int] | None = None) -> dict[str, Tensor]:
+        """How far what is left to take back of some steps, or of rows' shares, moved the weights, as in `total`.
+
+        Args:
+            lots: steps; or rows, where `steps` are given.
+            steps: those in which the rows took part.
+
+        Raises:
+            ExpungeError: as `total`; and where the payload of a step was purged after a part of it was taken back.
+        """
+        found = dict[str, Tensor]()
+        for lot in lots:
+            if lot.again and steps is None:
+                self._refuse_purged(lot)
+            for keep, times in lot.times.items():
+                total = self.total(lot.items, keep) if steps is None else self.total(steps, keep, lot.items)
+                for name, moved in total.items():
+                    found[name] = found.get(name, 0.0) + times * moved
+        return found
+
+    def _refuse_purged(self, lot: Lot) -> None:
+        purged = sum(bool(about.get("purged")) for about in self.journal.abouts(lot.items))
+        if purged:
+            raise ExpungeError(
+                f"Of {purged:,} steps an earlier request took back a part, with a smaller share or scale, and their "
+                "updates were purged since; the rest cannot be taken back. Ask for no more than then, or retrain."
+            )
 
     def updates(self, steps: Iterable[int]) -> Iterator[tuple[int, list[Part]]]:
         """The records of these steps, decoded, in the order of the files; skipped steps have none."""

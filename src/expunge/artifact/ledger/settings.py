@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
 
 from expunge.artifact.ledger.ids import plain
+from expunge.data.ids import read_ids
 from expunge.errors import ExpungeError, UnknownName, raise_if
 
 VALUES = ("float32", "float16", "bfloat16", "float64")
@@ -30,8 +34,8 @@ class Settings:
         record: `"update"` (default): what each step did to the weights, as published; `"gradient"`: the gradient of
             each step, undone together with its later effect through momentum; `"sample"`: each sensitive row's own
             share of the gradient, so that undoing a person does not undo the batch.
-        sensitive: ids of the rows that may have to be forgotten; steps without them are counted and not stored.
-            Default: every row.
+        sensitive: ids of the rows that may have to be forgotten, a list or a file; steps without them are counted and
+            not stored. Default: every row.
         buffers: what forgetting does about BatchNorm's running statistics: `"recalibrate"` (default): estimated anew on
             the rows that stay; `"keep"`: left as they are, as in the reference code; `"subtract"`: their changes are
             recorded and taken back as well.
@@ -52,12 +56,15 @@ class Settings:
     on_error: str = "stop"
 
     def __post_init__(self) -> None:
-        for name in ("layers", "sensitive"):
-            given: object = getattr(self, name)
-            if isinstance(given, (list, str)):
-                object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
-        if self.sensitive is not None:
-            object.__setattr__(self, "sensitive", tuple(plain(self.sensitive)))
+        layers, sensitive, keep = (cast(object, getattr(self, name)) for name in ("layers", "sensitive", "keep"))
+        if isinstance(layers, (list, str)):
+            object.__setattr__(self, "layers", (layers,) if isinstance(layers, str) else tuple(layers))
+        if isinstance(sensitive, (str, Path)):
+            object.__setattr__(self, "sensitive", tuple(read_ids(sensitive)))
+        elif sensitive is not None:
+            object.__setattr__(self, "sensitive", tuple(plain(cast(Any, sensitive))))
+        if isinstance(keep, np.floating):
+            object.__setattr__(self, "keep", float(keep))
         raise_if(self._problems())
 
     def _problems(self) -> list[str]:
@@ -67,6 +74,9 @@ class Settings:
         for name, known in (("values", VALUES), ("record", RECORDS), ("buffers", BUFFERS), ("on_error", ON_ERROR)):
             if getattr(self, name) not in known:
                 found.append(str(UnknownName(name, getattr(self, name), known)))
+        for name in ("carry", "decay"):
+            if not isinstance(getattr(self, name), bool):
+                found.append(f"{name} must be true or false; got {getattr(self, name)!r}.")
         if self.values == "float64" and self.keep != 1:
             found.append(f"values: float64 is for keep: 1, where it makes undoing exact; keep is {self.keep}.")
         if self.record != "update":
@@ -78,8 +88,8 @@ class Settings:
             found.append("carry is for record: update or gradient; a sample's shares stand each for themselves.")
         if not isinstance(self.layers, tuple) or not all(isinstance(p, str) for p in self.layers):
             found.append(f"layers are globs of parameter names, such as 'fc*'; got {self.layers!r}.")
-        if self.sensitive is not None and (not isinstance(self.sensitive, tuple) or not self.sensitive):
-            found.append(f"sensitive is a list of ids, one at least; got {self.sensitive!r}.")
+        if self.sensitive is not None and not self.sensitive:
+            found.append("sensitive is a list of ids, one at least, or a file of ids; got none.")
         return found
 
     @classmethod
@@ -97,6 +107,19 @@ class Settings:
         known = [f.name for f in fields(cls)]
         raise_if([str(UnknownName("setting of ledger", name, known)) for name in config if name not in known])
         return cls(**config)
+
+    @classmethod
+    def recorded(cls, config: Mapping[str, Any]) -> Settings:
+        """The settings of a ledger that is there; once every sensitive row was purged, its list of them is empty.
+
+        Raises:
+            ExpungeError: unknown or impossible settings.
+        """
+        emptied = config.get("sensitive") == []
+        made = cls.of({**config, "sensitive": None} if emptied else config) or cls()
+        if emptied:
+            object.__setattr__(made, "sensitive", ())
+        return made
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON holds them."""

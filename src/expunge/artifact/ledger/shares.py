@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from expunge.artifact.ledger.ids import plain, spelled
 from expunge.artifact.ledger.settings import Settings
 from expunge.errors import ExpungeError
 
@@ -27,7 +28,7 @@ class Shares:
 
     def __init__(self, optimizer: Optimizer, layers: Sequence[nn.Parameter], settings: Settings) -> None:
         self.optimizer, self.layers, self.settings = optimizer, list(layers), settings
-        self.sensitive = None if settings.sensitive is None else frozenset(settings.sensitive)
+        self.sensitive = None if settings.sensitive is None else spelled(plain(settings.sensitive))
         self.rows: list[Hashable] = []
         self.gradients: list[Tensor] = []
         self.pull = [torch.zeros_like(p) for p in layers] if not settings.decay else []
@@ -65,8 +66,10 @@ class Shares:
             ids: of the batch's rows.
             losses: what each row adds to the loss that is about to be differentiated, (B,).
         """
-        if losses is None or losses.shape != (len(ids),) or losses.grad_fn is None:
-            got = "none" if losses is None else f"shape {tuple(losses.shape)}"
+        fit = isinstance(losses, Tensor) and losses.shape == (len(ids),) and losses.grad_fn is not None
+        if losses is None or not fit:
+            shape = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+            got = "none" if losses is None else shape
             raise ExpungeError(
                 "record: sample needs what each row adds to the step's loss, before backward: "
                 f"ledger.uses(ids, losses=losses_B / len(losses_B)); got {got} for {len(ids)} ids."
@@ -78,11 +81,19 @@ class Shares:
                 "No recorded layer requires a gradient any more, so the next step would record nothing; are the layers "
                 "not all frozen? Close the ledger where they are."
             )
+        taken: list[Tensor] = []
         for i in chosen:  # one backward pass each; exact with BatchNorm as well, where rows cannot be told apart
-            found = iter(torch.autograd.grad(losses[i], learning, retain_graph=True, allow_unused=True))
+            try:
+                found = iter(torch.autograd.grad(losses[i], learning, retain_graph=True, allow_unused=True))
+            except RuntimeError as error:  # the graph is gone after backward
+                raise ExpungeError(
+                    f"The rows' own gradients cannot be computed from their losses: {error} Call ledger.uses(ids, "
+                    "losses) before loss.backward()."
+                ) from error
             gradients = [next(found) if p.requires_grad else None for p in self.layers]
-            self.rows.append(ids[i])
-            self.gradients += [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, self.layers)]
+            taken += [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, self.layers)]
+        self.rows += [ids[i] for i in chosen]
+        self.gradients += taken
 
     def release(self) -> tuple[tuple[Hashable, ...], list[Tensor]]:
         """Rows and gradients of the step that was just taken; with Adam, as its step scaled them."""
@@ -92,6 +103,10 @@ class Shares:
             scales = [self._scale(p) for p in self.layers]
             gradients = [g * scales[i % len(scales)] for i, g in enumerate(gradients)]
         return rows, gradients
+
+    def drop(self) -> None:
+        """Forget what was taken for a step that was not."""
+        self.rows, self.gradients = [], []
 
     def _scale(self, p: nn.Parameter) -> Tensor | float:
         """What Adam multiplies a gradient with: one over the root of its mean square."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from expunge.artifact.ledger import announced
-from expunge.artifact.ledger.ids import Id, plain
+from expunge.artifact.ledger.ahead import request_problems
+from expunge.artifact.ledger.ids import Id, number, plain
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
 from expunge.batching import expected_share
-from expunge.errors import ExpungeError
+from expunge.errors import ExpungeError, raise_if
 
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
 # above this share, subtracting whole steps took more than a point of retained accuracy in our tables
 LARGE = 0.15
 
@@ -129,14 +129,11 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
             f"{', '.join(map(repr, unknown[:3]))}. Were they trained on, under the same ids, and not purged since?"
         )
         raise ExpungeError(f"{told} {announced.sentence(short, journal.last)}" if short else told)
-    if settings.sensitive is not None and (left_out := set(asked) - set(settings.sensitive)):
-        raise ExpungeError(
-            f"The ledger records sensitive rows only, and {len(left_out):,} of {len(asked):,} ids are not among them, "
-            f"e.g. {', '.join(map(repr, sorted(map(str, left_out))[:3]))}."
-        )
+    raise_if(request_problems(settings, asked))
     steps = journal.steps(asked)
     others = len(set(journal.ids_of(steps)) - set(asked)) if len(steps) else 0
     purged = sum(bool(abouts[step - 1].get("purged")) for step in steps.tolist())
+    _all_recorded(journal, steps, abouts)
     skipped = frozenset(step for step, about in enumerate(abouts, start=1) if about.get("skipped"))
     size = journal.bytes_of(steps)
     random = None
@@ -158,6 +155,16 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
     )
 
 
+def _all_recorded(journal: Journal, steps: np.ndarray, abouts: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse steps of which nothing was stored, though they moved the weights: their rows were not sensitive then."""
+    accounted = {*journal.stored().tolist(), *(s for s, a in enumerate(abouts, 1) if {"skipped", "purged"} & set(a))}
+    if absent := [step for step in steps.tolist() if step not in accounted]:
+        raise ExpungeError(
+            f"Of {len(absent):,} of {len(steps):,} touched steps nothing was recorded, because no row of them was "
+            "sensitive then; they cannot be taken back."
+        )
+
+
 def known_ids(journal: Journal, ids: Iterable[Hashable]) -> list[Id]:
     """Those of these ids that some step used, as the training called them."""
     asked = _as_used(journal, plain(ids))
@@ -169,7 +176,7 @@ def _as_used(journal: Journal, ids: Iterable[Id]) -> list[Id]:
     """Ids once each; a file holds texts, where the training may have used numbers."""
     asked = list(dict.fromkeys(ids))
     unknown = set(journal.unknown(asked))
-    return [int(i) if i in unknown and _NUMBER.fullmatch(str(i)) else i for i in asked]
+    return [number(i) if i in unknown else i for i in asked]
 
 
 def _size(count: float) -> str:

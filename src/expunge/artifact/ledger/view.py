@@ -144,7 +144,7 @@ class View:
         if self._closed:
             raise ExpungeError(f"The journal of {self.folder} is closed; open it again.")
         if self._process != os.getpid() and not self.read_only:
-            raise ExpungeError(f"{self.folder} was opened for writing by another process; open it here with read_only.")
+            raise ExpungeError(f"{self.folder} was opened for writing by another process; open it anew in this one.")
         with self._turn, self._telling(failure):
             yield
 

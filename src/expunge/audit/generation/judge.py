@@ -26,12 +26,11 @@ from expunge.audit.stats import Estimate
 from expunge.audit.subject import Ground, Subject
 from expunge.audit.verdict import CANNOT_SAY, DAMAGED, Verdict
 from expunge.data.rows import Rows
-from expunge.errors import ExpungeError
 from expunge.pool import Pool
 from expunge.request import Request
 from expunge.run import Run, progress_bar
 from expunge.task.diffusion import Diffusion
-from expunge.task.sampling import sample
+from expunge.task.sampling import NoImage, sample
 
 SHOWN = 8  # images of each class on a sheet
 MOST = 10  # classes on a sheet
@@ -137,16 +136,12 @@ def judge_generation(
         terms: seeds, and how images are drawn.
 
     Raises:
-        ExpungeError: a request that names no classes, models that do not fit the data; before compute.
+        ExpungeError: a request that names no classes, models or a classifier that do not fit the data, more steps than
+            there are noise levels; before compute.
 
     Cost: the retrainings that are not kept already, one training of the classifier, and for each model the drawing of
     `samples` images of each class.
     """
-    if request.scope != "class":
-        raise ExpungeError(
-            "What a denoiser draws is judged class by class, and this request names single rows: whether those are "
-            "gone cannot be seen in images. Request(train, classes=[...]) can be judged."
-        )
     ground = Ground.of(request, unseen)
     lineup = line_up(entrants, request, task, ground, pool, terms)
     settings = terms.generation or Generation()
@@ -214,7 +209,7 @@ def _draw(bench: Bench, lineup: Lineup) -> tuple[dict[int, Drawn], dict[int, str
             elif id(s.model) not in drawn and id(s.model) not in damaged:
                 try:
                     drawn[id(s.model)] = bench.draw(s.model)
-                except ExpungeError as error:
+                except NoImage as error:
                     damaged[id(s.model)] = str(error)
             tick(s.method)
     return drawn, damaged
@@ -267,4 +262,4 @@ def _notes(bench: Bench, lineup: Lineup, skill: dict[str, Any]) -> list[str]:
         notes.append("That is too seldom to judge by: train it longer, or give a better one (generation.classifier).")
     if not lineup.of(RETRAIN):
         notes.append("There is no retrained model to compare with.")
-    return notes + lineup.said
+    return notes + bench.task.notes(bench.request.rows) + lineup.said

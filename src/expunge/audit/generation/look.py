@@ -36,17 +36,28 @@ class Seen:
         return self.probability_NC.argmax(1)
 
 
+def head(classifier: nn.Module) -> nn.Linear:
+    """The last linear layer.
+
+    Raises:
+        ExpungeError: there is none.
+    """
+    found = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise ExpungeError("Features are what the last linear layer gets; this classifier has none. Give another one.")
+    return found[-1]
+
+
 def look(classifier: nn.Module, x_N: Tensor, batch_size: int = 500) -> Seen:
     """What a classifier makes of images that are scaled as its training rows were; it is left as it was.
 
     Raises:
         ExpungeError: a classifier without a linear layer, from which features could be read.
     """
-    heads = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
-    if not heads:
-        raise ExpungeError("Features are what the last linear layer gets; this classifier has none. Give another one.")
     caught: list[Tensor] = []
-    hook = heads[-1].register_forward_pre_hook(lambda module, args: caught.append(args[0].flatten(1).float().cpu()))
+    hook = head(classifier).register_forward_pre_hook(
+        lambda module, args: caught.append(args[0].flatten(1).float().cpu())
+    )
     modes = [(m, m.training) for m in classifier.modules()]
     device = next(classifier.parameters()).device
     classifier.eval()

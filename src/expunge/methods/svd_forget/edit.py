@@ -49,8 +49,7 @@ def _over(b_God: Tensor, share_Gdd: Tensor, scale: float) -> Tensor:
     factor_Gdd, failed = torch.linalg.cholesky_ex(k_Gdd)
     if failed.any():
         raise ExpungeError(
-            f"The scale {scale:g} is too large for the precision of the activations; take scales up to 1000, "
-            "or a model in float64."
+            f"The scale {scale:g} is too large for the precision of the activations; take scales up to 1000."
         )
     return torch.cholesky_solve(b_God.mT, factor_Gdd).mT
 

@@ -31,7 +31,7 @@ class SVDForget(Method):
             Default 10 to 1000, the published grid.
         scale_forget: α_f to try, each above 0, rising; larger ones remove more, up to a point. Default 0.3 to 100: the
             published grid, and 0.3, which did best for three of ten classes of Fashion-MNIST (`lenet`). With one pair
-            of scales nothing is tried, and no model is evaluated.
+            of scales nothing is tried, no row held out, and no model evaluated.
         samples: rows of each class whose activations are looked at, 1 or more. Default 100, as published for CIFAR-10
             (there 900 for the forgotten class).
         validation: rows of either side, retained and forgotten, that pairs are compared on; training rows whose
@@ -40,7 +40,8 @@ class SVDForget(Method):
             forward pass for them. Default yes.
 
     Raises:
-        ExpungeError: no layer that can be edited, a class with fewer than two rows, activations that are not finite.
+        ExpungeError: no layer that can be edited, a class of one row where pairs are compared, activations that are not
+            finite.
 
     Cost: one forward pass over `samples` rows of each class, and one over the held-out rows for each pair tried.
     Source: Kodge, Saha & Roy 2024, arXiv:2312.00761.
@@ -83,12 +84,16 @@ class SVDForget(Method):
             found.append(f"{self.name} edits linear, convolutional and attention layers; the model has none.{has}")
         counts = torch.bincount(request.rows.y[request.state != GONE], minlength=request.rows.num_classes)
         few = [request.rows.classes[c] for c in (counts == 1).nonzero().flatten().tolist()]
-        if few:
+        if few and len(self._pairs()) > 1:
             found.append(
-                f"{self.name} needs two rows of each class, one to look at and one to hold out; "
-                f"there is one of {', '.join(few)}. Add rows, or merge it with another class."
+                f"{self.name} needs two rows of each class, one to look at and one to hold out; there is one of "
+                f"{', '.join(few)}. Add rows, merge it with another class, or give one pair of scales, for which no "
+                "row is held out."
             )
         return found
+
+    def _pairs(self) -> list[tuple[float, float]]:
+        return list(product(self.scale_retain, self.scale_forget))
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """Look at the activations, and edit; the frontier of all pairs tried is noted."""
@@ -99,11 +104,10 @@ class SVDForget(Method):
         retain, forget = self._statistics(model, layers, shown, job)
         edits = Edits.of(layers, retain, forget)
         self._tell(layers, others, shown, edits, job)
-        pairs = list(product(self.scale_retain, self.scale_forget))
-        if len(pairs) > 1:
+        if held:
             chosen = self._search(model, edits, held, job)
         else:
-            chosen = pairs[0]
+            chosen = self._pairs()[0]
             job.log.facts["frontier"] = []
         if chosen is None:
             edits.put_back()
@@ -117,15 +121,20 @@ class SVDForget(Method):
         return model
 
     def _rows(self, job: Job) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """For each class, the rows to look at and those held out; they do not depend on which classes must go."""
-        request = job.request
+        """For each class, the rows to look at and those held out; they do not depend on which classes must go.
+
+        Of the rows, a quarter at least is held out, and none where there is one pair of scales and nothing to compare.
+        """
+        request, compared = job.request, len(self._pairs()) > 1
         shown, held = {}, {}
         for label in request.rows.y[request.state != GONE].unique().tolist():
             mine = (request.rows.y == label).nonzero().flatten()
             order = mine[torch.randperm(len(mine), generator=job.run.generator("activations", label))]
             order = order[request.state[order] != GONE]
-            n = min(self.samples, len(order) - max(1, len(order) // 4))
-            shown[label], held[label] = order[:n].sort().values, order[n:]
+            n = min(self.samples, len(order) - (max(1, len(order) // 4) if compared else 0))
+            shown[label] = order[:n].sort().values
+            if compared:
+                held[label] = order[n:]
         return shown, held
 
     def _statistics(
@@ -135,7 +144,7 @@ class SVDForget(Method):
         retain: dict[str, Tensor] = {}
         forget: dict[str, Tensor] = {}
         store, measured = Store() if self.keep_statistics else None, 0
-        for label, found, kept in by_class(model, layers, job.request.rows, shown, job.run, store):
+        for label, found, kept in by_class(model, layers, job.request.rows, shown, job.run, store, job.log.notes):
             side = forget if label in job.request.classes else retain
             for name, packed in found.items():
                 if name in side:
