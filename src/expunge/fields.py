@@ -7,9 +7,12 @@ import inspect
 from abc import ABC
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from expunge.errors import Problems, collected, near, raise_if
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _OTHER = object()  # in place of a value that is of another kind
 
@@ -21,7 +24,7 @@ class Named:
         ExpungeError: all unknown names.
     """
 
-    def __new__(cls, *given: Any, **named: Any) -> Any:
+    def __new__(cls, *given: Any, **named: Any) -> Self:
         """Look at the names before `__init__` sees them."""
         known = inspect.signature(cls).parameters
         listing = ", ".join(known)

@@ -123,9 +123,7 @@ def test_scores_of_saliency_are_not_handed_out_for_another(tmp_path, monkeypatch
     monkeypatch.setenv("EXPUNGE_CACHE", str(tmp_path))
     train, _ = ex.data.load("digits", limit=100)
     request = ex.Request(train, classes=[3])
-    a, b = (
-        ex.models.build("resnet9", channels=1, size=8, classes=10, width=4, scale=scale) for scale in (0.125, 1.0)
-    )
+    a, b = (ex.models.build("resnet9", channels=1, size=8, classes=10, width=4, scale=scale) for scale in (0.125, 1.0))
     b.load_state_dict(a.state_dict())
     ex.saliency(a, request)
     for kept, fresh in zip(ex.saliency(b, request).values(), ex.saliency(b, request, cache=False).values()):

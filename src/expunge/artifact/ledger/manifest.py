@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from expunge import io
 from expunge.artifact.ledger.ids import Id, number
 from expunge.artifact.ledger.settings import Settings
+from expunge.data.classes import label
 from expunge.errors import ExpungeError, UnknownName, collected, raise_if
 
 FORMAT = 1
@@ -188,15 +189,8 @@ def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
     if not (folder / ROWS).is_file():
         raise ExpungeError(f"The ledger {folder} does not know the labels of its rows; give ids instead of classes.")
     rows = _whole(folder / ROWS)
-    numbers = set()
-    for one in wanted:
-        if str(one) in rows["classes"]:
-            numbers.add(rows["classes"].index(str(one)))
-        elif str(one).isdigit() and int(one) < len(rows["classes"]):
-            numbers.add(int(one))
-        else:
-            raise UnknownName("class", one, rows["classes"])
-    return [i for i, label in zip(rows["ids"], rows["labels"]) if label in numbers]
+    numbers = {label(one, rows["classes"]) for one in wanted}
+    return [i for i, number in zip(rows["ids"], rows["labels"]) if number in numbers]
 
 
 def drop_rows(folder: Path, ids: Iterable[Hashable]) -> None:
