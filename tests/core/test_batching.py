@@ -337,7 +337,7 @@ def test_unknown_ids_are_told_with_all_else_before_any_compute(train: Rows):
     with pytest.raises(Problems) as raised:
         from_dict({**SMALL, "recipe": wrong, "methods": [{"name": "finetune", "region": {"layers": "nothing*"}}]})
     assert any("recipe: together: 1 of 1 ids are not in digits" in p for p in raised.value.problems)
-    assert any("methods (finetune)" in p for p in raised.value.problems)
+    assert any("methods.0 (finetune)" in p for p in raised.value.problems)
     with pytest.raises(Problems) as raised:
         from_dict({**SMALL, "recipe": {"together": "clas", "groups_per_batch": 0, "epochs": -1}})
     assert len(raised.value.problems) == 3

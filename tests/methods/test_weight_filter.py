@@ -424,7 +424,7 @@ class Twice(nn.Module):
 )
 def test_layers_that_cannot_be_gated_are_told_by_a_check_of_the_file(model, settings, told):
     config = {"model": model, "data": {"name": "digits"}, "request": {"classes": [3]}, "recipe": {"epochs": 1}}
-    with pytest.raises(ExpungeError, match=rf"methods \(weight_filter\): weight_filter: {told}"):
+    with pytest.raises(ExpungeError, match=rf"methods\.0 \(weight_filter\): weight_filter: {told}"):
         from_dict({**config, "methods": [{"name": "weight_filter", **settings}]})
 
 
