@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def earlier(name: str) -> dict[str, Any]:
 def save(name: str, results: dict[str, Any]) -> None:
     """Write results with the command and the machine beside them, and print them."""
     about = {
-        "command": f"python {os.path.relpath(sys.argv[0])} {' '.join(sys.argv[1:])}".strip(),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
     RESULTS.mkdir(exist_ok=True)
