@@ -310,15 +310,17 @@ def test_relearning_that_did_not_end_is_not_told_as_a_time(
     assert by["original"]["relearn"]["value"] == 0
     assert "censored" not in by["original"]["relearn"]
     for name in ("retrain", "retrain_again"):
-        assert by[name]["relearn"] == {"value": 0.5, "low": None, "high": None, "censored": True, "gap": None}
-        assert "before the retrained model knew them" in by[name]["ain"]["failed"]
+        assert by[name]["relearn"] == {"value": 0.5, "low": None, "high": None, "censored": "at least", "gap": None}
     assert by["original"]["relearn"]["gap"] is None
+    assert by["retrain"]["ain"]["value"] == 1  # by definition
+    assert "neither this nor the retrained model" in by["retrain_again"]["ain"]["failed"]
+    assert (by["original"]["ain"]["value"], by["original"]["ain"]["censored"]) == (0, "at most")
     told = [note for note in slow.results["notes"] if note.startswith("Relearning ends after 0.5 epochs.")]
     assert told[0].endswith("at least at that number: retrain (seed 0, 1); retrain_again (seed 0, 1).")
-    assert [row.get("censored") for row in slow.rows] == [None, "relearn", "relearn", "relearn", "relearn"]
+    assert [row.get("censored") for row in slow.rows] == ["ain", "relearn", "relearn", "relearn", "relearn"]
     assert "≥ 0.5" in slow.save(tmp_path / "slow").read_text()
     rows = list(csv.DictReader(io.StringIO((tmp_path / "slow" / "results.csv").read_text())))
-    assert [row["censored"] for row in rows] == ["", *["relearn"] * 4]
+    assert [row["censored"] for row in rows] == ["ain", *["relearn"] * 4]
 
     quick = ex.audit({"original": originals[0]}, request, **{**settings, "relearn": {"max_epochs": 60, "lr": 0.1}})
     by = {e["method"]: e["measurements"] for e in quick.results["models"]}

@@ -63,7 +63,7 @@ class Report:
 
         First `method, seed, ua, ra, ta, tfa, mia, avg_gap, tow, seconds, verdict`, then every other number; of
         denoisers `recognised, others, fid` in place of ua to tow. A number that could not be had is None here;
-        `results` says why. `censored` names numbers that are at least what is said, where a row has such. A row that
+        `results` says why. `censored` names numbers that are only bounds, where a row has such. A row that
         was tuned on a retrained model has a `note` that says so.
         """
         return [_row(entry) for entry in self.results["models"]]

@@ -40,10 +40,10 @@ def test_one_seed_keeps_its_own_interval() -> None:
 
 def test_a_bound_of_one_seed_makes_the_mean_a_bound() -> None:
     known = entry(0, relearn={"value": 2.0, "low": None, "high": None, "gap": 0.0})
-    bound = entry(1, relearn={"value": 4.0, "low": None, "high": None, "gap": None, "censored": True})
+    bound = entry(1, relearn={"value": 4.0, "low": None, "high": None, "gap": None, "censored": "at least"})
     assert not tables.cell([known], "relearn").censored
     cell = tables.cell([known, bound], "relearn")
-    assert (cell.value, cell.censored) == (3.0, True)
+    assert (cell.value, cell.censored) == (3.0, "at least")
 
 
 def test_a_failed_seed_is_counted_and_not_averaged() -> None:

@@ -98,7 +98,7 @@ def _computation(
         "activation_distance": lambda: divergence.activation_distance(subject.forget, _retrained(peers).forget),
         "zrf": lambda: _zrf(subject, peers.untrained),
         "relearn": lambda: _relearn(subject, peers),
-        "ain": lambda: _ain(found, peers),
+        "ain": lambda: _ain(subject, found, peers),
         "distance": lambda: _distance(subject, peers),
     }
     return table[name]
@@ -163,17 +163,22 @@ def _relearn(subject: Subject, peers: Peers) -> Estimate:
         time = peers.relearned
     else:
         time = relearn_time(subject, peers.original, peers.relearning)
-    return Estimate(time.epochs, censored=time.censored)
+    return Estimate(time.epochs, censored="at least" if time.censored else "")
 
 
-def _ain(found: Measurements, peers: Peers) -> Estimate:
+def _ain(subject: Subject, found: Measurements, peers: Peers) -> Estimate:
     if peers.relearned is None or not found["relearn"].ok:
         raise ExpungeError("it needs the relearn times of this model and of the retrained one")
-    if peers.relearned.censored:
-        raise ExpungeError(f"relearning ended, after {peers.relearned.epochs:g}, before the retrained model knew them")
+    if subject is peers.retrained and peers.relearned.epochs > 0:
+        return Estimate(1.0)
     if peers.relearned.epochs == 0:
         raise ExpungeError("the retrained model knows the forgotten rows already, so relearning them takes no time")
-    return Estimate(found["relearn"].value / peers.relearned.epochs, censored=found["relearn"].censored)
+    if peers.relearned.censored and found["relearn"].censored:
+        raise ExpungeError(
+            f"neither this model nor the retrained one knew them after {peers.relearned.epochs:g} epochs"
+        )
+    bound = "at most" if peers.relearned.censored else found["relearn"].censored
+    return Estimate(found["relearn"].value / peers.relearned.epochs, censored=bound)
 
 
 def _distance(subject: Subject, peers: Peers) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,14 @@ class Estimate:
         low: the lower end of the 95 % interval; None where no interval can be given (e.g. one seed).
         high: the upper end.
         why: the reason of the failure; empty for a number.
-        censored: whether counting ended before, so that the number is at least this.
+        censored: `"at least"` or `"at most"` where counting ended before the number was known; empty for a number.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     why: str = ""
-    censored: bool = False
+    censored: Literal["", "at least", "at most"] = ""
 
     def __post_init__(self) -> None:
         value = float(self.value)
@@ -75,11 +75,11 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """`{"value", "low", "high"}`, or `{"failed": why}`; never NaN or infinity, which JSON cannot hold.
 
-        A number that is at least so large has `"censored": True` beside it.
+        A number that is only a bound has `"censored": "at least"`, or "at most", beside it.
         """
         if not self.ok:
             return {"failed": self.why}
-        bound = {"censored": True} if self.censored else {}
+        bound = {"censored": self.censored} if self.censored else {}
         return {"value": self.value, "low": self.low, "high": self.high, **bound}
 
 

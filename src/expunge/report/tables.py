@@ -24,7 +24,7 @@ class Cell:
         each: ``(seed, value, low, high)`` of every seed that has a value.
         failures: why a measurement failed, without repeats.
         seeds: how many seeds were measured, failed ones included.
-        censored: whether the number of some seed is at least what is said.
+        censored: `"at least"` or `"at most"` where the number of some seed is only a bound; otherwise empty.
     """
 
     value: float | None = None
@@ -35,7 +35,12 @@ class Cell:
     each: tuple[tuple[Any, float, float | None, float | None], ...] = ()
     failures: tuple[str, ...] = ()
     seeds: int = 0
-    censored: bool = False
+    censored: str = ""
+
+    @property
+    def sign(self) -> str:
+        """What stands before a number that is only a bound."""
+        return {"at least": "≥ ", "at most": "≤ "}.get(self.censored, "")
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def entries_of(results: dict[str, Any], method: str) -> list[dict[str, Any]]:
 
 def cell(entries: Sequence[dict[str, Any]], metric: str) -> Cell:
     """`metric` over the seeds in `entries`."""
-    each, gaps, failures, seeds, censored = [], [], [], 0, False
+    each, gaps, failures, seeds, censored = [], [], [], 0, ""
     for entry in entries:
         measured = (entry.get("measurements") or {}).get(metric)
         if not isinstance(measured, dict):
@@ -103,7 +108,7 @@ def cell(entries: Sequence[dict[str, Any]], metric: str) -> Cell:
         if value is not None:
             each.append((entry["seed"], value, number(measured.get("low")), number(measured.get("high"))))
             gaps.append(measured.get("gap"))
-            censored |= measured.get("censored") is True
+            censored = str(measured.get("censored") or censored)
         elif measured.get("failed"):
             failures.append(str(measured["failed"]))
         elif measured.get("value") is not None:

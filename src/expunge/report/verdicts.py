@@ -82,7 +82,7 @@ def tally(made: Sequence[Card]) -> list[tuple[str, str, list[Card]]]:
 
 
 def _figure(cell: Cell, unit: str) -> str:
-    return f"{'≥ ' if cell.censored else ''}{wording.figure(cell.value, unit)}"
+    return f"{cell.sign}{wording.figure(cell.value, unit)}"
 
 
 def _numbers(
