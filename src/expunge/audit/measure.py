@@ -174,9 +174,7 @@ def _ain(subject: Subject, found: Measurements, peers: Peers) -> Estimate:
     if peers.relearned.epochs == 0:
         raise ExpungeError("the retrained model knows the forgotten rows already, so relearning them takes no time")
     if peers.relearned.censored and found["relearn"].censored:
-        raise ExpungeError(
-            f"neither this model nor the retrained one knew them after {peers.relearned.epochs:g} epochs"
-        )
+        raise ExpungeError(f"neither this nor the retrained model knew them after {peers.relearned.epochs:g} epochs")
     bound = "at most" if peers.relearned.censored else found["relearn"].censored
     return Estimate(found["relearn"].value / peers.relearned.epochs, censored=bound)
 
