@@ -88,6 +88,13 @@ def collected(problems: list[str], prefix: str = "") -> Iterator[None]:
         problems += [prefix + problem for problem in getattr(error, "problems", [str(error)])]
 
 
+def few(names: Iterable[object], most: int = 8) -> str:
+    """The first of some names, and how many more there are."""
+    listed = list(map(str, names))
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
 def raise_if(problems: list[str]) -> None:
     """Raise all `problems` at once, or nothing when the list is empty."""
     if problems:

@@ -178,9 +178,14 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
     """
     _check_order("load_weights", path, model)
     tensors, about = read_tensors(path)
-    fit_weights(model, tensors, str(path))
-    model._expunge_gone = about.get("gone", {})  # the history goes with the weights
+    put_weights(model, tensors, about, str(path))
     return about
+
+
+def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], about: Mapping[str, Any], source: str) -> None:
+    """Put what `read_tensors` found into a model, with its history; see `load_weights`."""
+    fit_weights(model, tensors, source)
+    model._expunge_gone = about.get("gone", {})
 
 
 def _check_order(function: str, path: object, model: object) -> None:

@@ -191,9 +191,10 @@ class Request:
         try:
             return self.rows.positions(wanted)
         except ExpungeError as error:
+            if not isinstance(ids, (str, Path)):
+                raise
             known = set(self.rows.ids.tolist())
-            unknown = [i not in known for i in wanted]
-            told = misread(wanted, unknown, ids) if isinstance(ids, (str, Path)) else ""
+            told = misread(wanted, [i not in known for i in wanted], ids)
             raise ExpungeError(f"{error} {told}".rstrip()) from error
 
     def _by_ids(self, ids: Sequence[Hashable] | str | Path) -> Tensor:

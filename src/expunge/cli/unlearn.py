@@ -59,13 +59,13 @@ def unlearn(
             chosen["seed"] = seed
         check_request(chosen)
     with collected(problems):
-        io.read_tensors(weights)
+        tensors, about = io.read_tensors(weights)
     with collected(problems):
         recorded = None if ledger is None else only_ledger(ledger)
     raise_if(problems + io.folder_problems(out, force))
     request = make_request(train, chosen)
     module = build_model(described, train)
-    io.load_weights(weights, module)
+    io.put_weights(module, tensors, about, str(weights))
     folder = io.output_folder(out, force)
     result = forget(module, request, chosen_method, ledger=recorded, run=run)
     record = {

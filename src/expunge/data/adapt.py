@@ -19,7 +19,7 @@ from expunge.data import hugging_face
 from expunge.data.images import is_image, pixels
 from expunge.data.layout import inputs
 from expunge.data.rows import Rows, Scale
-from expunge.data.unseen import refuse_misfit, refuse_trained
+from expunge.data.unseen import check_unseen
 from expunge.errors import ExpungeError
 
 ACCEPTED = "Rows, a pair (x, y) of arrays or tensors, or a map-style dataset whose items are (input, label)"
@@ -80,8 +80,7 @@ def rows_like(data: Any, train: Rows) -> Rows:
         raise ExpungeError(f"unseen: give rows that no model was trained on, such as a test set: {ACCEPTED}; got None.")
     rows = data if isinstance(data, Rows) else as_rows(data, classes=train.classes, name="unseen")
     rows = rows if rows.scale == train.scale else rows.scaled_like(train)
-    refuse_misfit(rows, train)
-    refuse_trained(rows, train)
+    check_unseen(rows, train)
     return rows
 
 

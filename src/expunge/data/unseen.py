@@ -10,11 +10,17 @@ from expunge.errors import ExpungeError
 TELLING = 0.5  # where more than this share of the training inputs differ, equal inputs are the same examples
 
 
-def refuse_misfit(unseen: Rows, train: Rows) -> None:
-    """Refuse unseen rows of classes that the training rows do not know.
+def check_unseen(unseen: Rows, train: Rows) -> None:
+    """Refuse unseen rows that cannot be judged by, or that are training rows, all or a part of them.
+
+    Inputs are compared where both sets are held in memory. Where many training rows have equal inputs, as in tables of
+    few values, equal inputs prove nothing, and only the whole training set is refused.
 
     Raises:
-        ExpungeError: a label that no class has, or no rows at all.
+        ExpungeError: no rows, a label that no class has, one digest of both sets, or none whose input is not that of a
+            training row.
+
+    Cost: a digest of every row, once.
     """
     if not len(unseen):
         raise ExpungeError("unseen has no rows; give rows that no model was trained on, such as a test set.")
@@ -24,19 +30,6 @@ def refuse_misfit(unseen: Rows, train: Rows) -> None:
             f"{unseen.name} has label {top}, and {train.name} only the classes 0..{train.num_classes - 1}; unseen rows "
             "must be of the classes that models were trained on."
         )
-
-
-def refuse_trained(unseen: Rows, train: Rows) -> None:
-    """Refuse unseen rows that are training rows, all or a part of them.
-
-    Inputs are compared where both sets are held in memory. Where many training rows have equal inputs, as in tables of
-    few values, equal inputs prove nothing, and only the whole training set is refused.
-
-    Raises:
-        ExpungeError: the two have one digest, or every unseen row has the input of a training row.
-
-    Cost: a digest of every row, once.
-    """
     told = unseen.hash_inputs and train.hash_inputs and len(unseen) == len(train)
     if unseen is train or (told and unseen.hash == train.hash):
         raise ExpungeError(
@@ -54,7 +47,7 @@ def refuse_trained(unseen: Rows, train: Rows) -> None:
 def shared_rows(unseen: Rows, train: Rows) -> list[str]:
     """Sentences about unseen rows that may be training rows: by their inputs, and by ids that are not just positions.
 
-    Cost: as for `refuse_trained`.
+    Cost: as for `check_unseen`.
     """
     found = []
     if equal := _equal(unseen, train)[0]:

@@ -17,7 +17,7 @@ from expunge.artifact.ledger.ahead import request_problems
 from expunge.audit.generation.fit import generation_problems
 from expunge.audit.lineup import ORIGINAL, Terms
 from expunge.data.rows import Rows
-from expunge.data.unseen import refuse_misfit, refuse_trained
+from expunge.data.unseen import check_unseen
 from expunge.errors import ExpungeError, near, raise_if
 from expunge.experiment import parts
 from expunge.experiment.parts import collecting
@@ -157,8 +157,7 @@ def from_dict(config: Mapping[str, Any]) -> Experiment:
     with collecting(problems, "data"):
         section = _section(config, "data", needed=True)
         train, unseen = parts.load_data(section)
-        refuse_misfit(unseen, train)
-        refuse_trained(unseen, train)
+        check_unseen(unseen, train)
         unseen, held = parts.set_aside(section, unseen)
         rows = train, unseen
     with collecting(problems, "request"):

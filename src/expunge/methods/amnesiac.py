@@ -75,15 +75,13 @@ class Amnesiac(Method):
 
     def __post_init__(self) -> None:
         problems = []
-        scale: object = self.scale
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not scale > 0:
+        if not self.scale > 0:
             problems.append(f"scale must be above 0; got {self.scale!r}.")
         if self.batchnorm is not None and self.batchnorm not in BATCHNORM:
             problems.append(str(UnknownName("batchnorm policy", self.batchnorm, BATCHNORM)))
         for field in ("spill", "repair_epochs"):
-            given: object = getattr(self, field)
-            if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-                problems.append(f"{field} must be a whole number, 0 or more; got {given!r}.")
+            if getattr(self, field) < 0:
+                problems.append(f"{field} must be 0 or more; got {getattr(self, field)!r}.")
         raise_if([f"{self.name}: {p}" for p in problems + self.field_problems()])
         if self.repair_epochs:
             self._repair()

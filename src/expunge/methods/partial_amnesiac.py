@@ -41,9 +41,7 @@ class PartialAmnesiac(Amnesiac):
 
     def field_problems(self) -> list[str]:
         """Keep is a share."""
-        keep: object = self.keep
-        share = isinstance(keep, (int, float)) and not isinstance(keep, bool) and 0 < keep <= 1
-        return [] if share else [f"keep must be above 0 and at most 1; got {self.keep!r}."]
+        return [] if 0 < self.keep <= 1 else [f"keep must be above 0 and at most 1; got {self.keep!r}."]
 
     @property
     def share_kept(self) -> float | None:

@@ -17,6 +17,7 @@ from expunge.descend import descend
 from expunge.method import Card, Job
 from expunge.methods.gradient import GradientMethod
 from expunge.optimizers import Make
+from expunge.outputs import outputs
 from expunge.phase import Phase, Term, descent_problems
 from expunge.request import Request
 from expunge.surrogate.noise import Noise, gaussian_like
@@ -171,17 +172,9 @@ class Unsir(GradientMethod):
 
         No row of the class is read. Of a model that never saw it, the class is near the end on rows of others.
         """
-        device, modes = job.run.device_of(model), [(module, module.training) for module in model.modules()]
-        model.to(device).eval()
-        below = torch.zeros(len(job.request.classes))
-        with job.run.isolated(), torch.no_grad():
-            for part in index.split(250):
-                scores_BC = job.task.scores(model, job.request.rows.x(part).to(device)).float()
-                for i, c in enumerate(job.request.classes):
-                    below[i] += (scores_BC < scores_BC[:, c : c + 1]).float().sum().cpu() / (scores_BC.shape[1] - 1)
-                job.log.examples += len(part)
-        for module, mode in modes:
-            module.training = mode
+        scores_NC = outputs(model, job.task, job.request.rows, index)
+        job.log.examples += len(index)
+        below = [(scores_NC < scores_NC[:, c : c + 1]).sum() / (scores_NC.shape[1] - 1) for c in job.request.classes]
         names = [job.request.rows.classes[c] for c in job.request.classes]
         return {name: round(float(b) / len(index), 4) for name, b in zip(names, below)}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.artifact.activations import Layer, find_layers
-from expunge.errors import ExpungeError, UnknownName
+from expunge.errors import ExpungeError, UnknownName, few
 
 Call = tuple[nn.Module, Tensor | None]  # what was called, and what it returned, examples first
 
@@ -50,11 +50,11 @@ def choose(
     chosen = [layer for layer in order if all(id(m) in apart for m in layer.modules)]
     notes = []
     if others:
-        notes.append(f"Not gated, not being linear, convolutional or attention: {_some(others)}.")
+        notes.append(f"Not gated, not being linear, convolutional or attention: {few(others)}.")
     if unused := [layer.name for layer in found if layer not in order]:
-        notes.append(f"Not gated, as a forward pass does not call them: {_some(unused)}.")
+        notes.append(f"Not gated, as a forward pass does not call them: {few(unused)}.")
     if mixed := [layer.name for layer in order if layer not in chosen]:
-        notes.append(f"Not gated, as what they return is not sorted by example: {_some(mixed)}.")
+        notes.append(f"Not gated, as what they return is not sorted by example: {few(mixed)}.")
     if patterns is None:
         chosen = [layer for layer in chosen if layer not in (_head(order, classes), _patches(order))]
     else:
@@ -95,7 +95,7 @@ def _probe(model: nn.Module, x_2: Tensor, modules: dict[int, nn.Module]) -> tupl
     names = {id(module): name for name, module in model.named_modules()}
     if lost := [names[id(module)] for module, out in both if out is not None and not torch.isfinite(out).all()]:
         raise ExpungeError(
-            f"What {_some(list(dict.fromkeys(lost)))} returns is NaN or infinite, though a later layer may hide it; "
+            f"What {few(dict.fromkeys(lost))} returns is NaN or infinite, though a later layer may hide it; "
             "the weights there, or of a layer before, are damaged. Look at them, or take another checkpoint."
         )
     place = {id(module): i for i, (module, _) in enumerate(both)}
@@ -132,8 +132,3 @@ def _calls(model: nn.Module, modules: dict[int, nn.Module], x_B: Tensor) -> list
         for hook in hooks:
             hook.remove()
     return seen
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more

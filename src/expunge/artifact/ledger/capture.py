@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from expunge.artifact.ledger import announced
 from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
-from expunge.errors import ExpungeError, UnknownName
+from expunge.errors import ExpungeError, UnknownName, few
 from expunge.optimizers import around_step
 
 
@@ -70,7 +70,7 @@ def recorded(model: nn.Module, optimizer: Optimizer, settings: Settings) -> dict
         raise ExpungeError("The optimiser holds none of the layers that the ledger should record.")
     if unseen := [n for n, p in there.items() if id(p) not in held and p.requires_grad]:
         raise ExpungeError(
-            f"The optimiser does not hold {_some(unseen)}, so what may train them would not be recorded, nor taken "
+            f"The optimiser does not hold {few(unseen, 3)}, so what may train them would not be recorded, nor taken "
             "back. Freeze them (requires_grad_(False)), give them to this optimiser, or name the layers to record, "
             "layers=[...]."
         )
@@ -78,15 +78,10 @@ def recorded(model: nn.Module, optimizer: Optimizer, settings: Settings) -> dict
     sparse = [n for n, p in found.items() if any(p is table for table in tables)]
     if sparse and settings.record != "update":
         raise ExpungeError(
-            f"record: {settings.record} needs dense gradients; those of {_some(sparse)} are sparse. Make them with "
+            f"record: {settings.record} needs dense gradients; those of {few(sparse, 3)} are sparse. Make them with "
             "sparse=False, leave them out of the layers, or record updates."
         )
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names of some, and how many there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
 def averages(model: nn.Module) -> dict[str, Tensor]:

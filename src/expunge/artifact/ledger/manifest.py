@@ -189,8 +189,8 @@ def of_classes(folder: Path, wanted: Iterable[int | str]) -> list[Hashable]:
     if not (folder / ROWS).is_file():
         raise ExpungeError(f"The ledger {folder} does not know the labels of its rows; give ids instead of classes.")
     rows = _whole(folder / ROWS)
-    numbers = {label(one, rows["classes"]) for one in wanted}
-    return [i for i, number in zip(rows["ids"], rows["labels"]) if number in numbers]
+    wanted_labels = {label(one, rows["classes"]) for one in wanted}
+    return [i for i, y in zip(rows["ids"], rows["labels"]) if y in wanted_labels]
 
 
 def drop_rows(folder: Path, ids: Iterable[Hashable]) -> None:

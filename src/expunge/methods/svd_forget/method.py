@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from expunge.artifact import Store
 from expunge.artifact.activations import Layer, by_class, find_layers
-from expunge.errors import raise_if
+from expunge.errors import few, raise_if
 from expunge.method import Card, Job, Method
 from expunge.methods.svd_forget.edit import Edits
 from expunge.request import GONE, Request
@@ -83,11 +83,11 @@ class SVDForget(Method):
             has = f" It has {', '.join(others[:5])}." if others else ""
             found.append(f"{self.name} edits linear, convolutional and attention layers; the model has none.{has}")
         counts = torch.bincount(request.rows.y[request.state != GONE], minlength=request.rows.num_classes)
-        few = [request.rows.classes[c] for c in (counts == 1).nonzero().flatten().tolist()]
-        if few and len(self._pairs()) > 1:
+        alone = [request.rows.classes[c] for c in (counts == 1).nonzero().flatten().tolist()]
+        if alone and len(self._pairs()) > 1:
             found.append(
                 f"{self.name} needs two rows of each class, one to look at and one to hold out; there is one of "
-                f"{', '.join(few)}. Add rows, merge it with another class, or give one pair of scales, for which no "
+                f"{', '.join(alone)}. Add rows, merge it with another class, or give one pair of scales, for which no "
                 "row is held out."
             )
         return found
@@ -198,13 +198,13 @@ class SVDForget(Method):
 
     def _tell(self, layers: list[Layer], others: list[str], shown: dict[int, Tensor], edits: Edits, job: Job) -> None:
         if others:
-            job.log.notes.append(f"Left as they are, not being linear, convolutional or attention: {_some(others)}.")
+            job.log.notes.append(f"Left as they are, not being linear, convolutional or attention: {few(others)}.")
         unused = [layer.name for layer in layers if layer not in edits.layers]
         if unused:
-            job.log.notes.append(f"Left as they are, as rows of these classes do not reach them: {_some(unused)}.")
-        few = [job.request.rows.classes[c] for c, rows in shown.items() if len(rows) < min(FEW, self.samples)]
-        if few:
-            job.log.notes.append(f"Fewer than {FEW} rows to look at, so that the spaces are poor: class {_some(few)}.")
+            job.log.notes.append(f"Left as they are, as rows of these classes do not reach them: {few(unused)}.")
+        poor = [job.request.rows.classes[c] for c, rows in shown.items() if len(rows) < min(FEW, self.samples)]
+        if poor:
+            job.log.notes.append(f"Fewer than {FEW} rows to look at, so that the spaces are poor: class {few(poor)}.")
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,3 @@ class _Held:
                 hits += int((job.task.scores(model, x_B.to(device)).argmax(1).cpu() == y_B.cpu()).sum())
                 job.log.examples += len(y_B)
         return hits / sum(map(len, self.y))
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
