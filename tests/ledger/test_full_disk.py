@@ -60,8 +60,9 @@ class Loop:
             self.story.weights.append(weights(self.model))
 
 
-def begun(rows: ex.Rows, folder, on_error: str) -> Loop:
+def begun(rows: ex.Rows, folder, on_error: str, commit_every: float = 1.0) -> Loop:
     loop = Loop(rows, ex.Ledger(folder, keep=1.0, values="float64", on_error=on_error))
+    loop.ledger._writer.commit_every = commit_every
     loop.steps(BEFORE)
     loop.ledger.mark()
     return loop
@@ -159,6 +160,18 @@ def test_go_on_also_closes_on_a_disk_that_stays_full(train, tmp_path, plain):
     there = copy.deepcopy(loop.model)  # the marked checkpoint is where it ends
     there.load_state_dict(loop.story.weights[BEFORE])
     assert ledger.ends_at(there)
+
+
+def test_the_room_that_commits_took_in_the_log_is_there_for_the_last_words(train, tmp_path):
+    """A commit writes to the log of the index first; many of them fill the disk with what is but a second copy."""
+    loop = begun(train, tmp_path, "stop", commit_every=0)
+    assert (tmp_path / "index.sqlite-wal").stat().st_size > SOME
+    with full(SOME), pytest.raises(ExpungeError, match="could not be written"):
+        following(loop, "close", 6)
+    ledger = ex.Ledger(tmp_path)
+    assert ledger.steps > BEFORE
+    assert f"it ends at step {ledger.steps}: " in ledger.ended
+    intact(ledger, loop.story)
 
 
 @pytest.mark.parametrize("call", ["mark", "close"])

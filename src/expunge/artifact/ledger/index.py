@@ -82,6 +82,10 @@ class Index:
                 self._sql.execute("ROLLBACK")
             raise
 
+    def make_room(self) -> None:
+        """Give back the room of the write-ahead log, whose changes go to their place; commits wrote to both so far."""
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     # -- steps -------------------------------------------------------------------------------------------------
 
     def last(self) -> int:

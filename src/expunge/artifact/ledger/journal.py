@@ -115,8 +115,11 @@ class Journal(View):
                 return
             try:
                 self._shards.flush()
-                with self._change():
-                    self._add_pending()
+                try:
+                    self._commit()
+                except sqlite3.Error:  # the disk may be full
+                    self._index.make_room()
+                    self._commit()
             except (OSError, sqlite3.Error) as error:
                 count = len(self._pending)
                 self._pending.clear()
@@ -126,6 +129,10 @@ class Journal(View):
                 self._stop(f"{span} could not be committed to {self.folder}: {error}", error)
             self._last += len(self._pending)
             self._pending.clear()
+
+    def _commit(self) -> None:
+        with self._change():
+            self._add_pending()
 
     def _add_pending(self) -> None:
         if self._numbers is None:
