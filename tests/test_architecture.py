@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A room may use itself, those before it in its wing, and what the wing stands on; from the ground up.
 GROUND = [
     "errors",
-    ("fields", "largest", "optimizers", "structure"),
+    ("fields", "largest", "logits", "modes", "optimizers", "structure"),
     ("hold", "partial", "proximal", "salient", "layer_choice", "weights"),
 ]
 GROUND += [("data", "models")]

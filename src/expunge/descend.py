@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from expunge.feed import Feed
 from expunge.layout import channels_last
 from expunge.loss import per_row, with_gradient
 from expunge.memory import kept_memory
+from expunge.modes import kept_modes
 from expunge.norms import lone_rows
 from expunge.phase import Phase, check_parts
 from expunge.region import Region
@@ -83,16 +85,13 @@ def descend(
     device = run.device_of(model)
     model.to(device)
     rows = rows.on(device)
-    modes = [(module, module.training) for module in model.modules()]
+    feeds = [Feed(rows, parts, task, phase, number, run, device) for number, phase in enumerate(phases)]
     log, began = Log(), time.perf_counter()
-    try:
-        with run.isolated(), kept_memory(), channels_last(model) as last:
-            for number, phase in enumerate(phases):
-                feed = Feed(rows, parts, task, phase, number, run, device, last)
-                _phase(model, feed, region, checkpoint, recorder, log)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with kept_modes(model), run.isolated(), kept_memory():
+        model.train()
+        with channels_last(model, lambda: feeds[0].try_out(model)) as last:
+            for feed in feeds:
+                _phase(model, replace(feed, channels_last=last), region, checkpoint, recorder, log)
     log.seconds = time.perf_counter() - began
     return log
 

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
+from expunge.modes import eval_mode, kept_modes
 from expunge.run import Run
 
 LONE = (
@@ -43,38 +44,33 @@ def recalibrate(model: nn.Module, rows: Rows, index: Tensor, run: Run, batch_siz
     norms = _tracking(model)
     if not norms:
         return
-    modes, momenta = [(m, m.training) for m in model.modules()], [m.momentum for m in norms]
+    momenta = [m.momentum for m in norms]
     order = index[torch.randperm(len(index), generator=run.generator("recalibrate"))]
     device = run.device_of(model)
-    model.to(device).eval()
     try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over all batches
-            norm.training = True
-        with run.isolated(), torch.no_grad():
+        with eval_mode(model.to(device)), run.isolated(), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a plain average over all batches
+                norm.training = True
             for batch in order.tensor_split(max(1, len(order) // batch_size)):
                 model(rows.x(batch).to(device))
     finally:
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Running statistics are used as they are, in training as well, and stay bit-identical, inside a `with` block."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    modes = [(m, m.training) for m in norms]
     hooks = [m.register_forward_pre_hook(_use_running_statistics) for m in norms]
     try:
-        yield
+        with kept_modes(*norms):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

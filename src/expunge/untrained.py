@@ -65,8 +65,7 @@ def untrained(model: nn.Module, seed: int = 0) -> nn.Module:
     fresh = copy.deepcopy(model)
     with Run(seed=seed).isolated():
         for module in fresh.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
+            if reset := resetting(module):
                 reset()
     return fresh.eval()
 
@@ -76,6 +75,12 @@ def unresettable(model: nn.Module) -> list[str]:
     return [
         f"{name or 'the model'} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-        and not callable(getattr(module, "reset_parameters", None))
+        if any(True for _ in module.parameters(recurse=False)) and resetting(module) is None
     ]
+
+
+def resetting(module: nn.Module) -> Callable[[], object] | None:
+    """What draws a module's own weights anew, if there is such a method; PyTorch's attention has it under a dash."""
+    private = module.__module__.startswith("torch.") and getattr(module, "_reset_parameters", None)
+    found = getattr(module, "reset_parameters", None) or private
+    return found if callable(found) else None

@@ -98,6 +98,16 @@ def test_untrained_draws_every_parameter_and_buffer_anew(net: nn.Module) -> None
     assert bits(untrained(net, seed=3)) == bits(fresh)
 
 
+def test_untrained_draws_the_attention_of_pytorch_anew() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False)
+    fresh, again = untrained(model, seed=3), untrained(model, seed=4)
+    drawn = [name for name, p in model.named_parameters() if p.ndim > 1]
+    assert any("in_proj_weight" in name for name in drawn)
+    for name in drawn:
+        assert not torch.equal(fresh.get_parameter(name), model.get_parameter(name)), name
+        assert not torch.equal(fresh.get_parameter(name), again.get_parameter(name)), name
+
+
 def test_untrained_names_a_module_it_cannot_reset() -> None:
     class Own(nn.Module):
         def __init__(self) -> None:

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import expunge as ex
+from expunge import registry
 from expunge.data import Rows
 from expunge.layout import arranged, channels_last, likes_channels_last
+from expunge.outputs import outputs
 
 
 def build(name: str, **fields) -> nn.Module:
     return ex.models.build(name, channels=1, size=8, classes=10, **fields)
+
+
+class Own(nn.Module):
+    """A network as people write it; a view of maps that lie channels last is refused by PyTorch."""
+
+    def __init__(self, channels: int, views: bool) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.MaxPool2d(2)
+        )
+        self.head = nn.Linear(16 * 9, 10)
+        self.views = views
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.maps(x)
+        return self.head(maps.view(maps.size(0), -1) if self.views else maps.flatten(1))
+
+
+def own(channels: int, views: bool) -> Own:
+    torch.manual_seed(2)
+    return Own(channels, views)
+
+
+def colour(rows: Rows, channels: int) -> Rows:
+    """Rows of so many channels."""
+    x = rows.x(torch.arange(400)).expand(-1, channels, -1, -1)
+    return Rows(x * torch.linspace(1, 0.5, channels)[:, None, None], rows.y[:400], classes=rows.classes)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +62,71 @@ def test_convolutions_like_it_and_others_do_not(model: nn.Module, fits: bool) ->
 def test_weights_are_channels_last_inside_and_as_before_afterwards() -> None:
     model = build("resnet9", width=8)
     before = {name: (p.clone(), p.stride()) for name, p in model.named_parameters()}
-    with channels_last(model) as last:
+    with channels_last(model, lambda: model(torch.randn(2, 1, 8, 8))) as last:
         assert last
         weight = next(p for p in model.parameters() if p.ndim == 4 and p.shape[1] > 1)
         assert weight.is_contiguous(memory_format=torch.channels_last)
     for name, p in model.named_parameters():
         assert p.is_contiguous(), name
         assert torch.equal(p, before[name][0]), name
+
+
+def test_the_forward_pass_that_is_tried_leaves_nothing_behind() -> None:
+    model = own(3, views=False)
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    seen = []
+    with channels_last(model, lambda: seen.append(model(torch.randn(2, 3, 8, 8)))) as last:
+        assert last
+        assert not seen[0].requires_grad
+        for name, buffer in model.named_buffers():
+            assert torch.equal(buffer, buffers[name]), name
+        model(torch.randn(2, 3, 8, 8))
+    assert model.maps[1].num_batches_tracked == buffers["maps.1.num_batches_tracked"] + 1
+
+
+@pytest.mark.parametrize(("views", "reason"), [(True, None), (False, None), (False, "something else is wrong")])
+def test_a_model_that_takes_views_keeps_the_usual_order(views: bool, reason: str | None) -> None:
+    """What else is wrong is as wrong in the other order, and is told by whoever computes next."""
+    model = own(3, views)
+
+    def forward() -> None:
+        model(torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last))
+        if reason:
+            raise RuntimeError(reason)
+
+    with channels_last(model, forward) as last:
+        assert last is not views
+        assert model.maps[3].weight.is_contiguous() is views
+    assert model.maps[3].weight.is_contiguous()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_model_that_takes_views_learns_and_answers_as_one_that_does_not(train: Rows, channels: int) -> None:
+    rows = colour(train, channels)
+    request, task = ex.Request(rows, classes=[3]), ex.Classification(classes=10)
+    answers = []
+    for views in (True, False):
+        model = own(channels, views)
+        before = copy.deepcopy(model.state_dict())
+        done = ex.unlearn(model, request, "neggrad_plus", epochs=2, lr=0.01)
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        answers.append(outputs(done.model, task, rows))
+    assert (answers[0] - outputs(own(channels, True), task, rows)).abs().max() > 0.1
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)
+
+
+ASKS_FOR_MORE = {"amnesiac", "partial_amnesiac", "retrain", "search", "chain"}  # a ledger, a recipe, other methods
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.names()) - ASKS_FOR_MORE))
+def test_every_method_takes_a_model_that_takes_views(train: Rows, name: str) -> None:
+    rows = colour(train, 3)
+    request = ex.Request(rows, classes=[3]) if "class" in registry.get(name).card.scope else ex.Request(rows, random=30)
+    done = ex.unlearn(
+        own(3, views=True), request, name, seed=1, recipe=ex.Recipe(model=lambda rows: own(3, True), epochs=1)
+    )
+    assert outputs(done.model, ex.Classification(classes=10), rows).isfinite().all()
 
 
 def test_inputs_keep_their_values(train: Rows) -> None:

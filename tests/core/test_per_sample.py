@@ -62,6 +62,17 @@ class Recurrent(nn.Module):
         return self.out(hidden * 2 if float(hidden.detach().sum()) > 1e9 else hidden)
 
 
+class Scaled(nn.Module):
+    """A parameter that is a single number, as in CLIP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.tensor(1.5)), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.scale * self.out(x.flatten(1))
+
+
 class Sparse(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -72,10 +83,10 @@ class Sparse(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of sparse gradients
-@pytest.mark.parametrize("kind", ["convnet", "resnet9", "vit_tiny", "frozen", "tied", "recurrent", "sparse"])
+@pytest.mark.parametrize("kind", ["convnet", "resnet9", "vit_tiny", "frozen", "tied", "recurrent", "scaled", "sparse"])
 def test_they_are_those_of_one_backward_pass_for_each_row(kind, train):
     torch.manual_seed(0)
-    build = {"tied": Tied, "recurrent": Recurrent, "sparse": Sparse}
+    build = {"tied": Tied, "recurrent": Recurrent, "scaled": Scaled, "sparse": Sparse}
     if kind in build:
         model = build[kind]()
     else:

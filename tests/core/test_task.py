@@ -49,6 +49,20 @@ def test_the_loss_is_cross_entropy_example_by_example(rows, smoothing, wrap):
     np.testing.assert_allclose(task.scores(wrap(model), x).detach(), logits, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_what_is_no_logits_is_named_with_the_mode_it_was_returned_in(rows, mode):
+    class Two(nn.Linear):
+        """Returns a second answer while it is trained, as some networks with auxiliary heads do."""
+
+        def forward(self, x):
+            return (super().forward(x), x) if self.training else super().forward(x)[:, 0]
+
+    model, told = Two(4, 3), {"eval": r"got shape \(9,\)\.$", "train": r"got tuple in training mode\.$"}[mode]
+    model.train(mode == "train")
+    with pytest.raises(ExpungeError, match=r"must return logits of shape \(batch, classes\), .*" + told):
+        Classification(classes=3).loss(model, rows.x(torch.arange(9)), rows.y)
+
+
 def test_scores_of_a_half_precision_model_are_full_floats():
     task = Classification(classes=3)
     assert task.scores(linear().bfloat16(), torch.ones(2, 4).bfloat16()).dtype == torch.float32

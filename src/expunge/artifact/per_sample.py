@@ -14,6 +14,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.errors import ExpungeError
+from expunge.modes import eval_mode
 from expunge.run import Run
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, x_B, y_B) to one number for each row, (B,)
@@ -45,15 +46,9 @@ def problems(model: nn.Module) -> list[str]:
 @contextmanager
 def in_use(model: nn.Module, run: Run) -> Iterator[torch.device]:
     """The model on its device and in eval mode inside the block, with grad mode on and random draws of its own."""
-    modes = [(m, m.training) for m in model.modules()]
     device = run.device_of(model)
-    model.to(device).eval()
-    try:
-        with run.isolated():
-            yield device
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(model.to(device)), run.isolated():
+        yield device
 
 
 def at_once(d: int) -> int:
@@ -98,7 +93,7 @@ def _together(
     # no second graph, for the weights that are not meant; and the one kind of attention that can be batched
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         found = vmap(grad(one), in_dims=(None, 0, 0))(plain, x_B, y_B)
-    return torch.cat([found[name].flatten(1) for name in plain], 1)
+    return torch.cat([found[name].reshape(len(x_B), -1) for name in plain], 1)  # also of a single number
 
 
 class _Objective(nn.Module):

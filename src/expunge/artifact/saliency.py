@@ -19,6 +19,7 @@ from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.io import index_digest, model_digest
 from expunge.loss import Loss, per_row, with_gradient
+from expunge.modes import eval_mode
 from expunge.region import Region
 from expunge.request import Request
 from expunge.run import Run
@@ -78,24 +79,18 @@ def measure(
     if not named:
         raise ExpungeError("Every weight is frozen, so none has a saliency; call model.requires_grad_(True) first.")
     parameters, sums = list(named.values()), dict[str, Tensor]()
-    modes = [(module, module.training) for module in model.modules()]
     device = run.device_of(model)
-    model.to(device).eval()
-    try:
-        with run.isolated():
-            for part in index.split(batch_size if aggregation == "abs_of_sum" else 1):
-                x_B, y_B = rows.x(part).to(device), rows.y[part.to(rows.y.device)].to(device)
-                loss_B = task.saliency_loss(model, x_B, y_B) if loss is None else loss(task, model, x_B, y_B)
-                total = with_gradient(per_row(loss_B, len(part)).sum())
-                found = torch.autograd.grad(total, parameters, allow_unused=True)
-                if task.saliency_clip is not None:
-                    found = _clipped(found, task.saliency_clip * len(part))
-                for name, gradient in zip(named, found):
-                    if gradient is not None:
-                        _add(sums, name, gradient, aggregation)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(model.to(device)), run.isolated():
+        for part in index.split(batch_size if aggregation == "abs_of_sum" else 1):
+            x_B, y_B = rows.x(part).to(device), rows.y[part.to(rows.y.device)].to(device)
+            loss_B = task.saliency_loss(model, x_B, y_B) if loss is None else loss(task, model, x_B, y_B)
+            total = with_gradient(per_row(loss_B, len(part)).sum())
+            found = torch.autograd.grad(total, parameters, allow_unused=True)
+            if task.saliency_clip is not None:
+                found = _clipped(found, task.saliency_clip * len(part))
+            for name, gradient in zip(named, found):
+                if gradient is not None:
+                    _add(sums, name, gradient, aggregation)
     scores = {name: sums[name].abs() / len(index) for name in named if name in sums}
     _check(scores)
     return scores

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from expunge.errors import ExpungeError
 from expunge.explain.layers import upsample
-from expunge.explain.look import batches, logits_of, of_classes, undisturbed
+from expunge.explain.look import batches, finite_logits, of_classes, undisturbed
 
 Seen = list[tuple[str, nn.Module, Tensor, Tensor]]  # name, module, input, output
 
@@ -59,7 +59,7 @@ def _watch(model: nn.Module, x_BCHW: Tensor, modules: list[tuple[str, nn.Module]
 
     handles = [module.register_forward_hook(recorder(name)) for name, module in modules]
     try:
-        return seen, logits_of(model, x_BCHW)
+        return seen, finite_logits(model, x_BCHW)
     finally:
         for handle in handles:
             handle.remove()

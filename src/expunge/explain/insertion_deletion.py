@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from expunge.errors import ExpungeError, raise_if
 from expunge.explain.gradients import starting_point
-from expunge.explain.look import batches, check, logits_of, of_classes, undisturbed
+from expunge.explain.look import batches, check, finite_logits, of_classes, undisturbed
 from expunge.run import Run
 
 Baseline = Literal["blur", "mean"] | Tensor
@@ -127,7 +127,7 @@ def _curves(
             changed = ranks_BHW[i] < counts_S[s, None, None]
             mixed = torch.where(changed[:, None], end[i], start[i])
             for _, x, classes in batches(model, mixed, wanted[i], len(i)):
-                found[i, s] = of_classes(logits_of(model, x).softmax(1), classes).cpu()
+                found[i, s] = of_classes(finite_logits(model, x).softmax(1), classes).cpu()
     shares = counts_S / (H * W)
     return Curves(shares, found, torch.trapezoid(found, shares, dim=1))
 

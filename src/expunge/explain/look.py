@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import ExpungeError, raise_if
+from expunge.logits import logits_of
+from expunge.modes import eval_mode
 from expunge.run import Run
 
 # (model, x_BCHW, classes_B) to maps_BHW on the device of x; larger where the score of the class hangs on the pixel
@@ -21,17 +23,13 @@ Explainer = Callable[[nn.Module, Tensor, Tensor], Tensor]
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Inside: eval mode, gradients possible but none for weights. After: modes, flags and random state as before."""
-    modes = [(m, m.training) for m in model.modules()]
     flags = [(p, p.requires_grad) for p in model.parameters()]
     try:
-        with torch.inference_mode(False), Run().isolated():
-            model.eval()
+        with torch.inference_mode(False), Run().isolated(), eval_mode(model):
             for weights, _ in flags:
                 weights.requires_grad_(False)
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for weights, flag in flags:
             weights.requires_grad_(flag)
 
@@ -78,20 +76,18 @@ def check(x_BCHW: Tensor, classes_B: Tensor, batch_size: int = 1) -> None:
     raise_if(problems)
 
 
-def logits_of(model: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """The logits (B, K), whether the model returns a tensor or an object that has them.
+def finite_logits(model: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """The logits (B, K) of images.
 
     Raises:
-        ExpungeError: no logits, or some that are not finite.
+        ExpungeError: no logits for each image, or some that are not finite.
     """
-    out = model(x_BCHW)
-    logits = out if isinstance(out, Tensor) else getattr(out, "logits", None)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x_BCHW):
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(out).__name__
-        raise ExpungeError(f"The model must return logits of shape (B, classes), or an object with .logits; got {got}.")
+    logits = logits_of(model(x_BCHW))
+    if len(logits) != len(x_BCHW):
+        raise ExpungeError(f"The model must return logits for each of {len(x_BCHW)} images; got {len(logits)} rows.")
     if not torch.isfinite(logits).all():
         raise ExpungeError("The model returns NaN or infinity on these images; its weights are damaged.")
-    return logits.float()
+    return logits
 
 
 def of_classes(values_BK: Tensor, classes_B: Tensor) -> Tensor:
@@ -109,4 +105,4 @@ def of_classes(values_BK: Tensor, classes_B: Tensor) -> Tensor:
 
 def class_scores(model: nn.Module, x_BCHW: Tensor, classes_B: Tensor) -> Tensor:
     """The logit of each image's class, (B,): what the explainers explain, since softmax mixes in other classes."""
-    return of_classes(logits_of(model, x_BCHW), classes_B)
+    return of_classes(finite_logits(model, x_BCHW), classes_B)

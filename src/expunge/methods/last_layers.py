@@ -16,6 +16,7 @@ from expunge.phase import Schedule, Term
 from expunge.region import Region
 from expunge.request import Request
 from expunge.task.base import Task
+from expunge.untrained import resetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class LastLayers(GradientMethod):
         except ExpungeError as error:
             return [*found, str(error)]
         if self.start == "fresh":
-            stuck = [type(m).__name__ for m in layers if not hasattr(m, "reset_parameters")]
+            stuck = [type(m).__name__ for m in layers if resetting(m) is None]
             if stuck:
                 found.append(
                     f"{', '.join(stuck)} cannot be re-initialised (no reset_parameters); "
@@ -93,6 +94,7 @@ class LastLayers(GradientMethod):
         if self.start == "fresh":
             with job.run.isolated():
                 for module in last_layers(model, self.k):
-                    module.reset_parameters()  # type: ignore[operator]
+                    if reset := resetting(module):
+                        reset()
         job.descend(model, [self.phase()], Region.last(self.k))
         return model

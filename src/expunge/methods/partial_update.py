@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.method import Job
 from expunge.methods.gradient import GradientMethod
+from expunge.modes import eval_mode
 from expunge.partial import Rule, partial_problems
 from expunge.region import Region
 from expunge.task.base import Task
@@ -93,10 +93,7 @@ class Forgotten:
     @torch.no_grad()
     def share(self, model: nn.Module, index_B: Tensor) -> float:
         """The share of rows whose highest score is that of their label, in eval mode."""
-        modes: list[tuple[Any, bool]] = [(module, module.training) for module in model.modules()]
         device = next(model.parameters()).device
-        model.eval()
-        scores_BC = self.task.scores(model, self.rows.x(index_B).to(device))
-        for module, mode in modes:
-            module.training = mode
+        with eval_mode(model):
+            scores_BC = self.task.scores(model, self.rows.x(index_B).to(device))
         return float((scores_BC.argmax(1).cpu() == self.rows.y[index_B].cpu()).float().mean())

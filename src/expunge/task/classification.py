@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
+from expunge.logits import logits_of
+from expunge.modes import eval_mode
 from expunge.run import Run
 from expunge.task.base import Task
 
@@ -44,9 +46,7 @@ class Classification(Task):
 
     def logits(self, model: nn.Module, x_B: Tensor) -> Tensor:
         """The model's logits, (B, C), whether it returns a tensor or an object that has them."""
-        out = model(x_B)
-        logits: Tensor = out if isinstance(out, Tensor) else out.logits
-        return logits.float()
+        return logits_of(model(x_B), when="in training mode" if model.training else "")
 
     def loss(self, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
         """Cross-entropy of each example, (B,), in nats."""
@@ -81,21 +81,16 @@ class Classification(Task):
     def problems(self, model: nn.Module, rows: Rows) -> list[str]:
         """What keeps this model from working on these rows; runs it once, on two rows, in eval mode."""
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        modes = [(m, m.training) for m in model.modules()]
-        model.eval()
         try:
-            with Run().isolated(), torch.no_grad():
+            with eval_mode(model), Run().isolated(), torch.no_grad():
                 out = model(rows.x(torch.arange(min(2, len(rows)))).to(device))
         except Exception as error:  # a user's module may raise anything; whatever it says belongs in our message
             shown = f"{rows.shape} ({rows.name})"
             return [f"The model does not accept inputs of shape {shown}: {error}{_other_kind(model)}"]
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        logits = out if isinstance(out, Tensor) else getattr(out, "logits", None)
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(out).__name__
-            return [f"The model must return logits of shape (batch, classes), or an object with .logits; got {got}."]
+        try:
+            logits = logits_of(out)
+        except ExpungeError as error:
+            return [str(error)]
         if logits.shape[1] != self.classes:
             return [f"The model has {logits.shape[1]} outputs, but {rows.name} has {self.classes} classes."]
         if not torch.isfinite(logits).all():

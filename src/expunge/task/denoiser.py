@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.rows import Rows, Scale
+from expunge.modes import eval_mode
 from expunge.run import Run
 
 LOOKED_AT = 16  # rows, where they are held in memory; of a dataset that is read row by row, the first two
@@ -76,10 +77,8 @@ def _range(task: Denoises, rows: Rows) -> tuple[float, float]:
 def trial_problems(task: Denoises, model: nn.Module, rows: Rows) -> list[str]:
     """What goes wrong when two rows are shown to the model, which is left as it was; none is shown out of range."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
     try:
-        with Run().isolated(), torch.no_grad():
+        with eval_mode(model), Run().isolated(), torch.no_grad():
             if told := range_problems(task, rows):
                 return told
             noised_B, t_B, _ = task.noised(model, rows.x(torch.arange(min(2, len(rows)))).to(device))
@@ -89,9 +88,6 @@ def trial_problems(task: Denoises, model: nn.Module, rows: Rows) -> list[str]:
             under_each = task.predict(model, alike[0], alike[1], each)
     except Exception as error:  # a user's module may raise anything; whatever it says belongs in our message
         return [f"The denoiser does not accept inputs of shape {rows.shape} ({rows.name}): {error}"]
-    finally:
-        for module, mode in modes:
-            module.training = mode
     if predicted_B.shape != noised_B.shape:
         return [
             f"The denoiser must predict one value for each input value, {tuple(noised_B.shape[1:])}; got "

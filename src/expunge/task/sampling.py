@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import ExpungeError, raise_if
+from expunge.modes import eval_mode
 from expunge.task.diffusion import Diffusion
 
 
@@ -59,17 +60,11 @@ def sample(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn((len(condition_N), *task.drawn_shape(shape)), generator=generator)
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            made = [
-                _denoised(model, task, c.to(device), x.to(device), steps, guidance, eta, generator)
-                for c, x in zip(condition_N.split(batch_size), start.split(batch_size))
-            ]
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(model), torch.inference_mode():
+        made = [
+            _denoised(model, task, c.to(device), x.to(device), steps, guidance, eta, generator)
+            for c, x in zip(condition_N.split(batch_size), start.split(batch_size))
+        ]
     return torch.cat(made) if made else start
 
 

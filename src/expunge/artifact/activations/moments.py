@@ -17,6 +17,7 @@ from expunge.artifact.store import Store
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.io import index_digest, model_digest
+from expunge.modes import eval_mode
 from expunge.run import Run
 from expunge.structure import structure_digest
 
@@ -44,23 +45,19 @@ def moments(model: nn.Module, layers: Sequence[Layer], rows: Rows, index: Tensor
     Cost: one forward pass over the rows, and d² multiplications for each column of d inputs.
     """
     sums: dict[str, Tensor] = {}
-    modes = [(m, m.training) for m in model.modules()]
     hooks = [
         module.register_forward_pre_hook(_adder(layer, sums), with_kwargs=True)
         for layer in layers
         for module in layer.modules
     ]
     device = run.device_of(model)
-    model.to(device).eval()
     try:
-        with run.isolated(), torch.no_grad():
+        with eval_mode(model.to(device)), run.isolated(), torch.no_grad():
             for part in index.split(BATCH):
                 model(rows.x(part).to(device))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode
     for name, sum_Gdd in sums.items():
         if not torch.isfinite(sum_Gdd).all():
             labels = sorted({rows.classes[c] for c in rows.y[index].tolist()})

@@ -17,6 +17,7 @@ from expunge.artifact.activations import Layer
 from expunge.artifact.gates import attention
 from expunge.artifact.gates.units import units
 from expunge.errors import ExpungeError
+from expunge.logits import logits_of
 
 HALF = 0.5  # a hard gate is open from here on
 
@@ -136,7 +137,7 @@ class Gated(nn.Module):
         """
         gates = torch.rand(self.free.shape[1:], generator=generator).to(self.free)
         with torch.no_grad():
-            plain, one, two = (logits(self.frozen(x)) for x in (x_2, x_2[:1], x_2[1:]))
+            plain, one, two = (logits_of(self.frozen(x)) for x in (x_2, x_2[:1], x_2[1:]))
             if not self._same(plain, torch.cat([one, two])):
                 raise ExpungeError(
                     "What this model says of a row depends on the other rows of its batch, or on chance, in eval mode "
@@ -144,8 +145,8 @@ class Gated(nn.Module):
                     "(BatchNorm with track_running_stats=True), or by example (GroupNorm, LayerNorm)."
                 )
             with self._scaled(torch.stack([gates, torch.ones_like(gates)])):
-                mixed = logits(self.frozen(x_2))
-            alone = torch.cat([logits(self.folded(gates).eval()(x_2[:1])), two])
+                mixed = logits_of(self.frozen(x_2))
+            alone = torch.cat([logits_of(self.folded(gates).eval()(x_2[:1])), two])
         if not self._same(mixed, alone):
             raise ExpungeError(
                 "Scaling the activations of this model is not the same as scaling its weights, so some weight is used "
@@ -198,12 +199,6 @@ class Gated(nn.Module):
         finally:
             for handle in hooks:
                 handle.remove()
-
-
-def logits(out: Any) -> Tensor:
-    """Of a model that returns them, or an object that has them; in float32."""
-    found: Tensor = out if isinstance(out, Tensor) else out.logits
-    return found.float()
 
 
 def _scale(gates_BK: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from expunge.data.rows import Scale
 from expunge.errors import ExpungeError
 from expunge.explain.pictures import png
+from expunge.logits import logits_of
+from expunge.modes import eval_mode
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,13 @@ def look(classifier: nn.Module, x_N: Tensor, batch_size: int = 500) -> Seen:
     hook = head(classifier).register_forward_pre_hook(
         lambda module, args: caught.append(args[0].flatten(1).float().cpu())
     )
-    modes = [(m, m.training) for m in classifier.modules()]
     device = next(classifier.parameters()).device
-    classifier.eval()
     try:
-        with torch.inference_mode():
+        with eval_mode(classifier), torch.inference_mode():
             outs: list[Any] = [classifier(part.to(device)) for part in x_N.split(batch_size)]
     finally:
         hook.remove()
-        for module, mode in modes:
-            module.training = mode
-    logits = torch.cat([(out if isinstance(out, Tensor) else out.logits).float().cpu() for out in outs])
+    logits = torch.cat([logits_of(out).cpu() for out in outs])
     return Seen(F.softmax(logits, 1), torch.cat(caught))
 
 

@@ -20,6 +20,7 @@ from expunge.errors import collected, raise_if
 from expunge.io import index_digest, model_digest
 from expunge.method import Card, Job, Method
 from expunge.methods.weight_filter.learning import Round, learn
+from expunge.modes import eval_mode
 from expunge.phase import descent_problems
 from expunge.request import GONE, Request
 from expunge.run import Run
@@ -194,13 +195,11 @@ class WeightFilter(Method):
     ) -> tuple[Gated, list[str]]:
         """Open gates on the layers that can have some, and what was left out; refused where there is none."""
         device = run.device_of(model)
-        modes = [(m, m.training) for m in model.modules()]
-        model.to(device).eval()
+        model.to(device)
         x_2 = rows.x(_two(rows, index)).to(device)
         with run.isolated():
-            layers, notes = choose(model, x_2, rows.num_classes, self.layers)
-            for module, mode in modes:
-                module.training = mode
+            with eval_mode(model):
+                layers, notes = choose(model, x_2, rows.num_classes, self.layers)
             gated = Gated(model, layers, sets, self.start, self.hard).to(device)
             gated.check(x_2, run.generator("check"))
         return gated, notes
