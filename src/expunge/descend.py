@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -85,13 +84,11 @@ def descend(
     device = run.device_of(model)
     model.to(device)
     rows = rows.on(device)
-    feeds = [Feed(rows, parts, task, phase, number, run, device) for number, phase in enumerate(phases)]
     log, began = Log(), time.perf_counter()
-    with kept_modes(model), run.isolated(), kept_memory():
-        model.train()
-        with channels_last(model, lambda: feeds[0].try_out(model)) as last:
-            for feed in feeds:
-                _phase(model, replace(feed, channels_last=last), region, checkpoint, recorder, log)
+    with kept_modes(model), run.isolated(), kept_memory(), channels_last(model) as last:
+        for number, phase in enumerate(phases):
+            feed = Feed(rows, parts, task, phase, number, run, device, last)
+            _phase(model, feed, region, checkpoint, recorder, log)
     log.seconds = time.perf_counter() - began
     return log
 

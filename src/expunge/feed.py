@@ -81,13 +81,6 @@ class Feed:
             batches = [self._batch(k, index, stand_ins[k], noise) for k, index in picks]
             yield [_merged(batches)] if self.phase.mix == "shuffled" else batches
 
-    def try_out(self, model: nn.Module) -> None:
-        """Pass two rows of the first term through the model, channels last."""
-        term = self.phase.terms[0]
-        rows, index_2 = self._rows(term), self.parts[term.part][[0, -1]]
-        x_2 = arranged(rows.x(index_2).to(self.device), True)
-        self.task.loss(model, x_2, rows.y[index_2.to(rows.y.device)].to(self.device))
-
     def _stand_in(self, k: int, term: Term, epoch: int) -> StandIn | None:
         if term.surrogate is None:
             return None

@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from expunge.hold import held_buffers
+from expunge.structure import HOOKS
+
+KNOWN = ("torch.nn.modules.", "expunge.models.")
 
 
 def likes_channels_last(model: nn.Module) -> bool:
-    """Whether the model convolves images, and does not normalise within each image (slower in this layout)."""
+    """Whether the model convolves images, bears this layout, and does not normalise within each image (slower in it).
+
+    Code that is not ours or PyTorch's may count on the usual order: `x.view(len(x), -1)` of maps that lie channels last
+    is refused, and an operation that goes by strides computes something else.
+    """
     modules = list(model.modules())
+    known = all(type(m).__module__.startswith(KNOWN) and not any(getattr(m, hooks) for hooks in HOOKS) for m in modules)
     convolves = any(isinstance(m, nn.Conv2d) for m in modules)
-    return convolves and not any(isinstance(m, (nn.InstanceNorm2d, nn.GroupNorm)) for m in modules)
-
-
-def takes_views(error: Exception) -> bool:
-    """Whether a forward pass failed on a view, such as `x.view(len(x), -1)`, of maps that lie channels last."""
-    return isinstance(error, RuntimeError) and "view size is not compatible" in str(error)
+    return known and convolves and not any(isinstance(m, (nn.InstanceNorm2d, nn.GroupNorm)) for m in modules)
 
 
 @contextmanager
-def channels_last(model: nn.Module, forward: Callable[[], object]) -> Iterator[bool]:
-    """Hold the weights channels last inside the block, where that is faster and works; says whether it is so.
-
-    Args:
-        model: its weights are in the usual order afterwards.
-        forward: passes a few rows, channels last, through the model; called once, without gradient. Buffers that it
-            moves are put back.
-    """
+def channels_last(model: nn.Module) -> Iterator[bool]:
+    """Hold the weights of convolutions channels last inside the block, where that is faster; says whether it is so."""
     last = likes_channels_last(model)
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)] if last else []
+    weights = [w for w in weights if w.is_contiguous()]  # others are as somebody wants them
+    for weight in weights:
+        weight.data = weight.data.to(memory_format=torch.channels_last)
     try:
-        if last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            last = _works(model, forward)
-        if not last:
-            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         yield last
     finally:
-        if last:
-            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _works(model: nn.Module, forward: Callable[[], object]) -> bool:
-    with held_buffers(model, {}), torch.no_grad():
-        try:
-            forward()
-        except Exception as error:  # anything else is as wrong in the other order, and told where it matters
-            return not takes_views(error)
-    return True
+        for weight in weights:
+            weight.data = weight.data.to(memory_format=torch.contiguous_format)
 
 
 def arranged(x_B: Tensor, last: bool) -> Tensor:

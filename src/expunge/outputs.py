@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.rows import Rows
-from expunge.layout import arranged, likes_channels_last, takes_views
+from expunge.layout import arranged, likes_channels_last
 from expunge.memory import kept_memory
 from expunge.modes import eval_mode
 from expunge.task.base import Task
@@ -29,20 +29,10 @@ def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = N
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     index_N = torch.arange(len(rows)) if index_N is None else index_N
-
-    def ask(last: bool) -> Tensor:
+    last = likes_channels_last(model)
+    with eval_mode(model), torch.inference_mode(), kept_memory():
         batches = (arranged(rows.x(i_B).to(device), last) for i_B in index_N.split(batch_size))
         return torch.cat([task.scores(model, x).float().cpu() for x in batches])
-
-    with eval_mode(model), torch.inference_mode(), kept_memory():
-        if not likes_channels_last(model):
-            return ask(False)
-        try:
-            return ask(True)
-        except RuntimeError as error:
-            if not takes_views(error):
-                raise
-            return ask(False)
 
 
 def finite_problems(model: nn.Module, task: Task, rows: Rows, index_N: Tensor) -> list[str]:

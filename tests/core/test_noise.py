@@ -130,8 +130,7 @@ class Seeing(Classification):
     shown: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def loss(self, model: nn.Module, x_B: Tensor, y_B: Tensor) -> Tensor:
-        if torch.is_grad_enabled():  # else only a forward pass is tried
-            self.shown.append((x_B.detach().clone(), y_B.clone()))
+        self.shown.append((x_B.detach().clone(), y_B.clone()))
         return super().loss(model, x_B, y_B)
 
 

@@ -153,7 +153,7 @@ def learn(gated: Gated, rows: Rows, index: Tensor, task: Task, how: Round, run: 
     )
     insisting.wait = how.epochs * phase.steps_per_epoch(parts) // 2
     try:
-        with channels_last(gated.frozen, lambda: gated.frozen(rows.x(index[:2]).to(run.device_of(gated)))):
+        with channels_last(gated.frozen):
             log = descend(gated, rows, parts, task, [phase], run)
     except ExpungeError:
         raise_if(finite_problems(gated.frozen, task, rows, torch.cat(list(parts.values())).unique()))
