@@ -16,8 +16,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # A room may use itself, those before it in its wing, and what the wing stands on; from the ground up.
 GROUND = [
     "errors",
-    ("fields", "largest", "logits", "modes", "optimizers", "structure"),
-    ("hold", "partial", "proximal", "salient", "layer_choice", "weights"),
+    ("fields", "largest", "logits", "optimizers", "structure"),
+    ("hold", "modes", "partial", "proximal", "salient", "layer_choice", "weights"),
 ]
 GROUND += [("data", "models")]
 GROUND += [("request", "task", "region", "io", "run", "layout", "norms", "source")]

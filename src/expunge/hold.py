@@ -73,16 +73,15 @@ def held_buffers(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> Iterat
 
     A running mean of InstanceNorm and the vectors of spectral normalisation follow the data in training mode.
     """
-    saved = [(module, name, buffer.clone()) for module, name, buffer in _still(model, moves)]
+    saved = [(module, name, buffer, buffer.clone()) for module, name, buffer in _still(model, moves)]
     try:
         yield
     finally:
-        for module, name, before in saved:
-            now = module._buffers[name]
-            if now is not None and now.shape == before.shape and now.dtype == before.dtype:
-                now.copy_(before)
-            else:
-                module._buffers[name] = before
+        for module, name, buffer, before in saved:
+            same = buffer.shape == before.shape and buffer.dtype == before.dtype
+            if same and not torch.equal(buffer, before):  # else a graph that has it stays valid
+                buffer.copy_(before)
+            module._buffers[name] = buffer if same else before
 
 
 def _still(model: nn.Module, moves: Mapping[str, Tensor | bool]) -> list[tuple[nn.Module, str, Tensor]]:

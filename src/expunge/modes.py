@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from expunge.hold import held_buffers
+
 
 @contextmanager
 def kept_modes(*models: nn.Module) -> Iterator[None]:
@@ -21,7 +23,10 @@ def kept_modes(*models: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside a `with` block; afterwards every module is in the mode it was in."""
-    with kept_modes(model):
+    """Evaluation mode inside a `with` block; afterwards every module is in the mode it was in, with its buffers.
+
+    Some forward passes count or observe in buffers, in evaluation as well.
+    """
+    with kept_modes(model), held_buffers(model, {}):
         model.eval()
         yield

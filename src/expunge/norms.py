@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
-from expunge.modes import eval_mode, kept_modes
+from expunge.modes import kept_modes
 from expunge.run import Run
 
 LONE = (
@@ -48,7 +48,8 @@ def recalibrate(model: nn.Module, rows: Rows, index: Tensor, run: Run, batch_siz
     order = index[torch.randperm(len(index), generator=run.generator("recalibrate"))]
     device = run.device_of(model)
     try:
-        with eval_mode(model.to(device)), run.isolated(), torch.no_grad():
+        with kept_modes(model), run.isolated(), torch.no_grad():
+            model.to(device).eval()
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain average over all batches

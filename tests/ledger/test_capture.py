@@ -143,7 +143,7 @@ def test_parameters_that_change_during_training_are_refused(change, train, tmp_p
         expected = "3.weight"
     ledger.uses([1])
     backward(model, train, torch.arange(4))
-    with pytest.raises(ExpungeError, match=f"added, replaced or shared: .*{expected}"):
+    with pytest.raises(ExpungeError, match=f"added, replaced, shared or converted: .*{expected}"):
         optimizer.step()
 
 

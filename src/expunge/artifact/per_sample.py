@@ -5,12 +5,12 @@ Shapes: B rows, d weights that are trained, all of them in one line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from expunge.errors import ExpungeError
@@ -83,28 +83,33 @@ def per_sample(
 def _together(
     model: nn.Module, objective: Objective, weights: dict[str, nn.Parameter], x_B: Tensor, y_B: Tensor
 ) -> Tensor:
-    whole = _Objective(model, objective)
-
     def one(chosen: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        value: Tensor = functional_call(whole, chosen, (x[None], y[None]))  # tied weights follow the one that is named
-        return value.sum()
+        with _in_place(model, weights, chosen):
+            return objective(model, x[None], y[None]).sum()
 
-    plain = {f"model.{name}": p.detach() for name, p in weights.items()}
+    plain = {name: p.detach() for name, p in weights.items()}
     # no second graph, for the weights that are not meant; and the one kind of attention that can be batched
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         found = vmap(grad(one), in_dims=(None, 0, 0))(plain, x_B, y_B)
     return torch.cat([found[name].reshape(len(x_B), -1) for name in plain], 1)  # also of a single number
 
 
-class _Objective(nn.Module):
-    """An objective as a module, so that it can be called with other weights."""
+@contextmanager
+def _in_place(model: nn.Module, weights: Mapping[str, nn.Parameter], others: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other tensors in place of weights, wherever a module holds them.
 
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, x_B: Tensor, y_B: Tensor) -> Tensor:
-        return self.objective(self.model, x_B, y_B)
+    `torch.func.functional_call` leaves its tensors behind in a module that is registered under two names.
+    """
+    others_of = {id(p): others[name] for name, p in weights.items()}
+    places = [(m, attribute, p) for m in model.modules() for attribute, p in m._parameters.items()]
+    places = [(m, attribute, p) for m, attribute, p in places if id(p) in others_of]
+    try:
+        for module, attribute, p in places:
+            module._parameters[attribute] = others_of[id(p)]  # type: ignore[assignment]
+        yield
+    finally:
+        for module, attribute, p in places:
+            module._parameters[attribute] = p
 
 
 def total(

@@ -27,7 +27,7 @@ def inputs(x: Any, name: str = "data") -> Tensor:
         ExpungeError: a dtype or shape that is none of the three kinds.
     """
     try:
-        x_N = x if isinstance(x, Tensor) else _tensor(np.ascontiguousarray(x))
+        x_N = x.detach() if isinstance(x, Tensor) else _tensor(np.ascontiguousarray(x))
     except TypeError:
         raise ExpungeError(
             f"{name}: inputs of dtype {np.asarray(x).dtype} cannot be read; expected {EXPECTED}."

@@ -253,7 +253,7 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         digest = hashlib.blake2b(digest_size=16)
         if self.hash_inputs and isinstance(self.source, Tensor):
             digest.update(str((self.source.dtype, tuple(self.source.shape))).encode())
-            digest.update(np.ascontiguousarray(self.source.cpu().numpy()).data)
+            digest.update(self.source.detach().cpu().contiguous().view(torch.uint8).numpy().data)  # bfloat16 as well
         elif self.hash_inputs:
             spread = torch.linspace(0, len(self) - 1, min(16, len(self)), dtype=torch.float64).long()
             digest.update(self._read(spread).numpy().tobytes())

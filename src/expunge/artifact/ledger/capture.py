@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.artifact.ledger import announced
+from expunge.artifact.ledger.drift import Drift
 from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
@@ -117,6 +118,7 @@ class Capture:
         self.accumulate, self.scaler, self.gather = accumulate, scaler, gather
         self.layers = recorded(model, optimizer, settings)
         self.optimizer = optimizer
+        self.dtypes = {n: p.dtype for n, p in self.layers.items()}
         self.held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.names = [(n, id(p)) for n, p in model.named_parameters()]
         self.shares = Shares(optimizer, list(self.layers.values()), settings)
@@ -128,6 +130,7 @@ class Capture:
         self.warned = False
         self.refused = False  # whether the last step was, for lack of gradients: its rows may be announced anew
         self.scale: float | None = None
+        self.drift = Drift(self.layers)
         self.end = around_step(optimizer, self._before, self._after)
 
     def uses(self, ids: Iterable[Any], losses: Tensor | None = None) -> None:
@@ -192,6 +195,7 @@ class Capture:
                 "it for every batch before optimizer.step(). The weights are as they were before this step."
             )
         self._same_parameters()
+        self.drift.before(self.step + 1)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # the first is the optimiser itself
         later = closure is not None  # then gradients are computed inside the step
         if self.settings.record != "update" and (later or getattr(optimizer, "grad_scale", None) is not None):
@@ -216,12 +220,14 @@ class Capture:
         """Refuse a model or an optimiser whose parameters are no longer those that are watched."""
         names = [(n, id(p)) for n, p in self.model.named_parameters()]
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        if names == self.names and held == self.held:
+        others = [n for n, p in self.layers.items() if p.dtype != self.dtypes[n]]
+        if names == self.names and held == self.held and not others:
             return
         old, new = dict(self.names), dict(names)
-        changed = sorted({n for n in {*old, *new} if old.get(n) != new.get(n)}) or ["the optimiser's parameter groups"]
+        changed = sorted({n for n in {*old, *new} if old.get(n) != new.get(n)}) or others
+        changed = changed or ["the optimiser's parameter groups"]
         raise ExpungeError(
-            f"Since ledger.watch, parameters were added, replaced or shared: {', '.join(changed[:5])}. What they "
+            f"Since ledger.watch, parameters were added, replaced, shared or converted: {few(changed)}. What they "
             "learned could not be undone. Close this ledger, and begin another one for the changed model."
         )
 
@@ -244,6 +250,7 @@ class Capture:
                     tensors += [b - kept for b, kept in zip(self.buffers.values(), self.before_buffers)]
                 for kept, b in zip(self.before_buffers, self.buffers.values()):
                     kept.copy_(b)
+            self.drift.stepped()
         self.put(Step(self.step, ids, rows, tensors, about))
 
     def _stored(self, ids: tuple[Id, ...]) -> bool:

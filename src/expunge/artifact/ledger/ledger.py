@@ -112,7 +112,7 @@ class Ledger(LedgerFolder):
             )
             manifest.write(self.path, about)
             self.about = about
-        manifest.check_layers(self.path, self.about, layers)
+        manifest.check_layers(self.path, self.about, layers, others=False)
         journal = self._open(writing=True)
         if journal.last == 0:
             io.save_tensors(self.path / manifest.START, {n: p.detach() for n, p in layers.items()}, {})
@@ -182,7 +182,7 @@ class Ledger(LedgerFolder):
         if self._entries is not None:
             self._entries.forget_lost()
         journal = self._open(writing=True)
-        if journal.last == self._capture.step:
+        if journal.last == self._capture.step and not self._capture.drift.at_end(journal.last, self.path):
             journal.put("marks", {**journal.get("marks", {}), str(journal.last): self.digest(self._capture.model)})
             if name:
                 journal.put("names", {**journal.get("names", {}), name: journal.last})

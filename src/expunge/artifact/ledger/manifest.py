@@ -144,15 +144,15 @@ def _difference(theirs: Any, ours: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in sorted(keys))
 
 
-def check_layers(folder: Path, about: About, layers: Mapping[str, Tensor]) -> None:
-    """Refuse a model whose recorded layers are others.
+def check_layers(folder: Path, about: About, layers: Mapping[str, Tensor], others: bool = True) -> None:
+    """Refuse a model whose recorded layers are others; it may have more where `others` are allowed.
 
     Raises:
         ExpungeError: the first differences.
     """
     theirs = {name: (tuple(shape), dtype) for name, shape, dtype in about["layers"]}
     ours = {name: (tuple(p.shape), str(p.dtype)) for name, p in layers.items()}
-    odd = [n for n in theirs if theirs[n] != ours.get(n)]
+    odd = [n for n in (theirs if others else {**theirs, **ours}) if theirs.get(n) != ours.get(n)]
     if odd:
         told = "; ".join(
             f"{n}: {theirs.get(n, 'not there')} in the ledger, {ours.get(n, 'not there')}" for n in odd[:3]
