@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 from expunge.audit.spread import PRIOR, difference, spread
@@ -135,11 +136,34 @@ def test_a_model_that_relearns_in_half_the_time_is_not_within() -> None:
 
 
 def test_models_made_from_one_original_count_as_one() -> None:
-    retrained = [told(s, forget=0.9 + 0.005 * s) for s in range(3)]
-    made = [told(20 + s, forget=0.905) for s in range(3)]
+    retrained = [told(s, forget=0.9 + 0.02 * s) for s in range(3)]
+    made = [told(20 + s, forget=0.92) for s in range(3)]
     one = Judge(retrained, [told(10, forget=1.0)]).verdict("m", made)
     three = Judge(retrained, [told(10 + s, forget=1.0) for s in range(3)]).verdict("m", made)
-    assert (one.high - one.low) / (three.high - three.low) == pytest.approx(np.sqrt((1 + 1 / 3) / (2 / 3)))
+    assert one.metric == three.metric
+    assert one.visible / three.visible == pytest.approx(np.sqrt((1 + 1 / 3) / (2 / 3)))
+
+
+def test_an_interval_counts_the_spread_of_the_methods_models_too() -> None:
+    """Of a forgotten class all retrainings may be alike; a method's models are not, and its mean is as uncertain."""
+    found = difference(-39.0, 0.0, models=3, runs=3, tolerance=0.5, tests=6, own=10.5)
+    expected = student.ppf(1 - 0.05 / 12, 4) * 10.5 / np.sqrt(3)
+    assert found.half == pytest.approx(expected)
+    assert found.visible == 0.5  # another retraining would still show nothing
+    assert difference(1.0, 0.5, models=1, runs=3, tolerance=0.0, tests=6, own=0.1).half == pytest.approx(
+        difference(1.0, 0.5, models=1, runs=3, tolerance=0.0, tests=6).half
+    )
+    assert difference(-39.0, 0.0, models=1, runs=3, tolerance=0.5, tests=6).half is None
+
+
+def test_an_interval_without_width_is_none_and_says_why() -> None:
+    retrained, original = [told(s, forget=0.0) for s in range(3)], [told(10 + s, forget=1.0) for s in range(3)]
+    judge = Judge(retrained, original)
+    three = judge.verdict("m", [told(20 + s, forget=0.3 + 0.1 * s) for s in range(3)])
+    assert three.low < three.difference < three.high
+    one = judge.verdict("m", [told(20, forget=0.4)])
+    assert (one.metric, one.low, one.high) == (three.metric, None, None)
+    assert "without an interval: retrainings do not differ; the smallest" in one.sentence
 
 
 def test_what_retraining_does_better_than_the_original_is_no_damage() -> None:

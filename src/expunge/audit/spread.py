@@ -29,8 +29,9 @@ class Difference:
 
     Args:
         value: the difference, in the metric's unit.
-        half: half the width of the interval; none where no spread is known.
-        visible: the smallest difference that would not pass for retraining: `half`, or the tolerance if larger.
+        half: half the width of the interval, from the spread of both; none where no spread is known, or seen.
+        visible: the smallest difference that would not pass for retraining, whose spread alone counts here; or the
+            tolerance if larger.
     """
 
     value: float
@@ -64,7 +65,14 @@ def spread(contributions_SN: Array) -> float | None:
 
 
 def difference(
-    value: float, sd: float | None, models: int, runs: int, tolerance: float, tests: int, level: float = 0.95
+    value: float,
+    sd: float | None,
+    models: int,
+    runs: int,
+    tolerance: float,
+    tests: int,
+    own: float | None = None,
+    level: float = 0.95,
 ) -> Difference:
     """A difference of two means, held against the spread between retrainings.
 
@@ -75,10 +83,12 @@ def difference(
         runs: how many retrainings there are.
         tolerance: differences below this have no practical meaning.
         tests: how many metrics are looked at; the level is shared among them (Bonferroni).
+        own: the standard deviation between the method's models, see `spread`; counted where it is larger than `sd`.
+            Default: not known.
         level: of all tests together. Default .95.
     """
     if sd is None:
         return Difference(value, None, tolerance)
     quantile = float(student.ppf(1 - (1 - level) / (2 * tests), runs - 1 + PRIOR))
-    half = quantile * sd * math.sqrt(1 / models + 1 / runs)
-    return Difference(value, half, max(half, tolerance))
+    half = quantile * math.sqrt(max(sd, own or 0.0) ** 2 / models + sd**2 / runs)
+    return Difference(value, half or None, max(quantile * sd * math.sqrt(1 / models + 1 / runs), tolerance))

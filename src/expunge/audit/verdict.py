@@ -65,7 +65,7 @@ class Verdict:
         sentence: the reason, for people.
         metric: the number that decides; empty when there is none.
         difference: to retraining, in the metric's unit.
-        low: the lower end of its interval; none where retraining's spread is not known, as the sentence says.
+        low: the lower end of its interval; none where no spread is known or seen, as the sentence says.
         high: the upper end.
         visible: the smallest difference that this audit could have seen, in the same unit.
     """
@@ -119,18 +119,25 @@ class Judge:
             return np.stack([contributions(y.metric, s) for s in self.retrained])
         return np.stack([js(a.forget, b.forget) for a, b in combinations(self.retrained, 2)])
 
-    def _values(self, y: Yardstick, subjects: Sequence[Subject]) -> Array:
+    def _table(self, y: Yardstick, subjects: Sequence[Subject]) -> Array:
+        """What each example adds to the number, for each model."""
         if y.kind != "answers":
-            return np.array([contributions(y.metric, s).mean() for s in subjects])
-        return np.array([np.mean([js(s.forget, r.forget) for r in self.retrained]) for s in subjects])
+            return np.stack([contributions(y.metric, s) for s in subjects])
+        return np.stack([np.mean([js(s.forget, r.forget) for r in self.retrained], axis=0) for s in subjects])
+
+    def _values(self, y: Yardstick, subjects: Sequence[Subject]) -> Array:
+        values: Array = self._table(y, subjects).mean(1)
+        return values
 
     def against(self, y: Yardstick, subjects: Sequence[Subject], reference: Array) -> Difference:
         """How far these models are from a reference, held against the spread between retrainings."""
         # models made from one original share what is peculiar to it, and count as one
         models, runs = min(len(subjects), len(self.original)), len(self.retrained)
-        gap = float(self._values(y, subjects).mean() - reference.mean())
+        table_MN = self._table(y, subjects)
+        gap = float(table_MN.mean() - reference.mean())
         sd, tolerance = self.spreads[y.metric], self.tolerances[y.metric]
-        return difference(gap, sd, models, runs, tolerance, len(self.yardsticks))
+        own = spread(table_MN) if models > 1 else None
+        return difference(gap, sd, models, runs, tolerance, len(self.yardsticks), own)
 
     def verdict(self, method: str, subjects: Sequence[Subject]) -> Verdict:
         """The verdict on the models of one method."""
@@ -174,6 +181,10 @@ class Judge:
             return found.value <= start.value
         return bool(np.sign(found.value) == (np.sign(start.value) if telling else -y.sign))
 
+    def _why_none(self, y: Yardstick) -> str:
+        known = self.spreads[y.metric] is not None
+        return "retrainings do not differ" if known else "two retrainings have one distance between them"
+
     def _say(
         self, method: str, word: str, y: Yardstick, among: Mapping[Yardstick, Difference], blind: bool = False
     ) -> Verdict:
@@ -185,7 +196,7 @@ class Judge:
         facts = (
             f"{title} is {_number(retrain + d.value, unit)}, {reference} {_number(retrain, unit)} "
             f"(difference {_signed(d.value, unit)}{f' ± {_plain(d.half, unit)}' if d.half else ''}{points}"
-            f"{', without an interval: two retrainings have one distance between them' if d.half is None else ''}; "
+            f"{'' if d.half else f', without an interval: {self._why_none(y)}'}; "
             f"the smallest this audit could have seen is {_plain(d.visible, unit)}{points})."
         )
         if word == WITHIN and blind:

@@ -46,11 +46,11 @@ def verdict(method: str, models: Sequence[Hits], retrained: Sequence[Hits], orig
 def _against(
     metric: str, models: Sequence[Hits], reference: Sequence[Hits], spread_of: Sequence[Hits] | None = None
 ) -> Difference:
-    values = [float(hits[metric].mean()) for hits in models]
+    table_MN = np.stack([hits[metric] for hits in models])
     table_SN = np.stack([hits[metric] for hits in reference])
     sd = spread(np.stack([hits[metric] for hits in spread_of or reference]))
-    gap = float(np.mean(values)) - float(table_SN.mean())
-    return difference(gap, sd, len(models), len(reference), TOLERANCE, len(METRIC_NAMES))
+    gap = float(table_MN.mean()) - float(table_SN.mean())
+    return difference(gap, sd, len(models), len(reference), TOLERANCE, len(METRIC_NAMES), spread(table_MN))
 
 
 _OPENINGS = {
@@ -67,7 +67,7 @@ def _say(method: str, word: str, metric: str, d: Difference, retrained: Sequence
     facts = (
         f"{METRICS[metric].title}: {reference + d.value:.1f} %, after retraining {reference:.1f} % (difference "
         f"{d.value:+.1f}{half} points; the smallest this audit could have seen is {d.visible:.1f} points"
-        f"{'; of one retraining alone no spread is known' if d.half is None else ''})."
+        f"{'; of one retraining alone no spread is known' if len(retrained) < 2 else ''})."
     )
     if blind:
         facts += " The original draws it no more often: this audit cannot tell forgetting from doing nothing."
