@@ -5,7 +5,6 @@ Shapes: B batch, C classes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from expunge.errors import ExpungeError
 from expunge.task.base import Task
+from expunge.weights import copied
 
 # (task, model, x_B, y_B) to one number for each row, (B,), with gradient
 Loss = Callable[[Task, nn.Module, Tensor, Tensor], Tensor]
@@ -75,7 +75,9 @@ def divergence(target_BC: Tensor, scores_BC: Tensor, temperature: float = 1.0) -
 
 def frozen(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy of the model in eval mode on a device, with no weight that wants a gradient: a teacher."""
-    return copy.deepcopy(model).requires_grad_(False).to(device).eval()
+    teacher = copied(model).requires_grad_(False).to(device)
+    teacher.eval()
+    return teacher
 
 
 @dataclass(frozen=True, eq=False)

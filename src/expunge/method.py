@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +26,7 @@ from expunge.request import Request
 from expunge.run import Run
 from expunge.source import describe_function
 from expunge.task.base import Task
-from expunge.weights import dense_problems, differ, moved_share
+from expunge.weights import copied, dense_problems, differ, moved_share
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
     The input model, the global random state, grad mode and `requires_grad` are as before afterwards.
     """
     with torch.inference_mode(False):  # weights that are copied in that mode could not be trained
-        work = copy.deepcopy(model)
+        work = copied(model)
     modes = {name: module.training for name, module in work.named_modules()}
     began = time.perf_counter()
     try:

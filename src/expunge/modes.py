@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from expunge.hold import held_buffers
@@ -30,3 +31,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     with kept_modes(model), held_buffers(model, {}):
         model.eval()
         yield
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """PyTorch's transformer layers call their parts, inside a `with` block, as they do in training.
+
+    In evaluation they have a path of their own past these parts, on nested tensors where a mask is given.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

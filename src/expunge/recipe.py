@@ -166,7 +166,8 @@ class Recipe(Named):
                 log = descend(model, rows, parts, task, phases, run, None, recording, recording)
         if ledger is not None:
             model._expunge_ledger = str(ledger.path)  # type: ignore[assignment]
-        return model.eval(), log
+        model.eval()
+        return model, log
 
     def ledger_problems(self, rows: Rows, model: nn.Module) -> list[str]:
         """Why the ledger that this recipe asks for could not record such a training, a sentence each."""
@@ -234,7 +235,8 @@ class OwnRecipe:
             model = self.function(rows, rows.ids[index.numpy()], run.seed)
         if not isinstance(model, nn.Module):
             raise ExpungeError(f"The recipe must return a torch.nn.Module; it returned {type(model).__name__}.")
-        return model.eval(), Log(seconds=time.perf_counter() - began)
+        model.eval()
+        return model, Log(seconds=time.perf_counter() - began)
 
     def describe(self) -> dict[str, Any]:
         """The function's name and a digest of its source."""

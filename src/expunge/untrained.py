@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.run import Run
 from expunge.source import call_problem
+from expunge.weights import copied
 
 Build = Callable[[Rows], nn.Module]
 
@@ -62,12 +62,13 @@ def untrained(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     for stuck in unresettable(model):
         raise ExpungeError(f"{stuck} cannot be reset: no reset_parameters")
-    fresh = copy.deepcopy(model)
+    fresh = copied(model)
     with Run(seed=seed).isolated():
         for module in fresh.modules():
             if reset := resetting(module):
                 reset()
-    return fresh.eval()
+    fresh.eval()
+    return fresh
 
 
 def unresettable(model: nn.Module) -> list[str]:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
+from expunge.errors import ExpungeError
+
 NARROW = (torch.float16, torch.bfloat16)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of the model, which shares nothing with it.
+
+    Raises:
+        ExpungeError: something that it holds cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the attributes of a user's module raise
+        raise ExpungeError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and what is done is done to a "
+            "copy. Take out what cannot (a lock, a generator, an open file, a tensor of a graph), or give its class a "
+            "__deepcopy__."
+        ) from error
 
 
 def dense_problems(model: nn.Module) -> list[str]:

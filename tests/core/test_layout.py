@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import expunge as ex
-from expunge import registry
 from expunge.data import Rows
 from expunge.layout import arranged, channels_last, likes_channels_last
 from expunge.outputs import outputs
@@ -105,19 +104,6 @@ def test_a_model_that_takes_views_learns_and_answers_as_one_that_does_not(train:
         answers.append(outputs(done.model, task, rows))
     assert (answers[0] - outputs(own(channels, True), task, rows)).abs().max() > 0.1
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)
-
-
-ASKS_FOR_MORE = {"amnesiac", "partial_amnesiac", "retrain", "search", "chain"}  # a ledger, a recipe, other methods
-
-
-@pytest.mark.parametrize("name", sorted(set(registry.names()) - ASKS_FOR_MORE))
-def test_every_method_takes_a_model_that_takes_views(train: Rows, name: str) -> None:
-    rows = colour(train, 3)
-    request = ex.Request(rows, classes=[3]) if "class" in registry.get(name).card.scope else ex.Request(rows, random=30)
-    done = ex.unlearn(
-        own(3, views=True), request, name, seed=1, recipe=ex.Recipe(model=lambda rows: own(3, True), epochs=1)
-    )
-    assert outputs(done.model, ex.Classification(classes=10), rows).isfinite().all()
 
 
 def test_inputs_keep_their_values(train: Rows) -> None:

@@ -62,6 +62,18 @@ class Recurrent(nn.Module):
         return self.out(hidden * 2 if float(hidden.detach().sum()) > 1e9 else hidden)
 
 
+class TwoNames(nn.Module):
+    """Layers by name, and in a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 12), nn.Linear(12, 10)
+        self.net = nn.Sequential(nn.Flatten(), self.first, nn.Tanh(), self.last)
+
+    def forward(self, x):
+        return self.net(x)
+
+
 class Scaled(nn.Module):
     """A parameter that is a single number, as in CLIP."""
 
@@ -83,10 +95,12 @@ class Sparse(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of sparse gradients
-@pytest.mark.parametrize("kind", ["convnet", "resnet9", "vit_tiny", "frozen", "tied", "recurrent", "scaled", "sparse"])
+@pytest.mark.parametrize(
+    "kind", ["convnet", "resnet9", "vit_tiny", "frozen", "tied", "two names", "recurrent", "scaled", "sparse"]
+)
 def test_they_are_those_of_one_backward_pass_for_each_row(kind, train):
     torch.manual_seed(0)
-    build = {"tied": Tied, "recurrent": Recurrent, "scaled": Scaled, "sparse": Sparse}
+    build = {"tied": Tied, "two names": TwoNames, "recurrent": Recurrent, "scaled": Scaled, "sparse": Sparse}
     if kind in build:
         model = build[kind]()
     else:

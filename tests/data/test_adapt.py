@@ -205,3 +205,24 @@ def test_what_cannot_be_rows(data, message):
 def test_both_sets_of_load_are_one_too_many():
     with pytest.raises(ExpungeError, match="give one of them"):
         as_rows(load("digits"))
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_a_part_of_a_dataset_has_its_class_names(kind):
+    class Named(Dataset):
+        classes = kind(["cat", "dog", "eel"])
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            return torch.full((1, 4, 4), float(i)), i % 3
+
+    part = Subset(Named(), range(9))
+    assert as_rows(part).classes == ("cat", "dog", "eel")
+    assert as_rows(Subset(part, [0, 1, 2])).classes == ("cat", "dog", "eel")
+
+
+def test_inputs_that_require_a_gradient_are_values_as_others(train):
+    x, y = train.x(torch.arange(20)), train.y[:20]
+    assert as_rows((x.clone().requires_grad_(), y)).hash == as_rows((x, y)).hash

@@ -52,3 +52,13 @@ def test_a_header_that_was_read_as_an_id_is_guessed():
     assert misread(["patient", "1"], [True, True], "a.csv") == ""
     assert misread(["patient", "1"], [True, False], "a.txt") == ""
     assert "looks semicolon-separated" in misread(["id;b", "1;2"], [True, True], "a.csv")
+
+
+@pytest.mark.parametrize("text", ["0,1,2\n", "0,1,2\n3,4\n"])
+def test_a_table_of_numbers_without_a_header_is_not_read_by_its_first_column_alone(tmp_path, text):
+    path = tmp_path / "ids.csv"
+    path.write_text(text)
+    with pytest.raises(ExpungeError, match=r"no header and only whole numbers, 3 in its first line.*one id a line"):
+        read_ids(path)
+    path.write_text("id,age,visits\n" + text)
+    assert read_ids(path) == [line.partition(",")[0] for line in text.split()]

@@ -238,3 +238,9 @@ def test_a_row_that_cannot_be_read_is_named_by_its_id():
         rows.take(torch.tensor([4, 9])).x(torch.tensor([1]))
     with pytest.raises(IndexError):  # by which a loop over rows ends
         Rows([[1.0], [2.0]], [0, 1])[2]
+
+
+def test_rows_of_sixteen_bits_have_a_hash():
+    x = torch.arange(24.0).view(6, 4)
+    made = [Rows(x.to(dtype), [0, 1] * 3).hash for dtype in (torch.float32, torch.float16, torch.bfloat16)]
+    assert len(set(made)) == 3

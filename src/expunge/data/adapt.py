@@ -157,8 +157,9 @@ def _spread(n: int, most: int) -> list[int]:
 
 
 def _classes(data: Any, classes: Sequence[str] | None, y_N: Tensor) -> Sequence[str] | None:
-    own = getattr(data, "classes", None)
-    if classes is None and isinstance(own, (list, tuple)) and len(own) > int(y_N.max()):
+    while (own := getattr(data, "classes", None)) is None and hasattr(data, "dataset"):  # a part of another
+        data = data.dataset
+    if classes is None and isinstance(own, (list, tuple, np.ndarray)) and len(own) > int(y_N.max()):
         return [str(c) for c in own]
     return classes
 

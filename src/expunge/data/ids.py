@@ -62,6 +62,11 @@ def _column(text: str, path: Path) -> list[str]:
     header = [cell.lower() for cell in lines[0][1]] if lines else []
     column = header.index("id") if "id" in header else 0
     lines = lines[1:] if "id" in header else lines
+    if "id" not in header and lines and all(len(c) > 1 and all(x.isdigit() for x in c if x) for _, c in lines):
+        raise ExpungeError(
+            f"{path} has no header and only whole numbers, {len(lines[0][1])} in its first line, of which the first "
+            "alone would be read. Write one id a line; or a header, with the column of ids called 'id'."
+        )
     empty = [str(number) for number, cells in lines if not "".join(cells[column : column + 1])]
     if empty:
         some = f"line{'s' * (len(empty) > 1)} {', '.join(empty[:10])}{' …' * (len(empty) > 10)}"

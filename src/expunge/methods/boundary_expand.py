@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,6 +19,7 @@ from expunge.request import Request
 from expunge.surrogate.assign import Assign
 from expunge.task.base import Task
 from expunge.task.classification import Classification
+from expunge.weights import copied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class BoundaryExpand(GradientMethod):
     def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
         """As for every method, and a last layer that cannot be given one more output."""
         found = super().problems(model, request, task, given)
-        classes, trial = request.rows.num_classes, copy.deepcopy(model)
+        classes, trial = request.rows.num_classes, copied(model)
         try:
             widen(head(trial, classes)[1], torch.Generator())
         except ExpungeError as error:
@@ -95,8 +95,9 @@ def head(model: nn.Module, classes: int) -> tuple[str, nn.Linear | nn.Conv2d]:
     layer: nn.Linear | nn.Conv2d = last  # type: ignore[assignment]
     if len(layer.weight) != classes:
         raise ExpungeError(f"{what} has {len(layer.weight)} outputs, and there are {classes} classes.")
-    shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is layer.weight]
-    if len(shared) > 1:
+    holders = [m for m in model.modules() if any(p is layer.weight for p in m.parameters(recurse=False))]
+    if len(holders) > 1:
+        shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is layer.weight]
         raise ExpungeError(f"{what} shares its weights ({', '.join(shared)}), so it cannot be given one more output.")
     return name, layer
 

@@ -5,7 +5,6 @@ Shapes: N images of noise, B batch; `...` is the shape of one input.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.rows import Rows
+from expunge.weights import copied
 
 
 class Noise(nn.Module):
@@ -32,8 +32,9 @@ class Noise(nn.Module):
         super().__init__()
         self.x = nn.Parameter(x_N.clone())
         self.y = y_N
-        frozen = copy.deepcopy(model).requires_grad_(False).to(x_N.device)
-        self._frozen = (frozen.train(batch_statistics),)  # in a tuple, so that `train()` does not reach it
+        frozen = copied(model).requires_grad_(False).to(x_N.device)
+        frozen.train(batch_statistics)
+        self._frozen = (frozen,)  # in a tuple, so that `train()` does not reach it
 
     @property
     def frozen(self) -> nn.Module:

@@ -17,7 +17,7 @@ from expunge.artifact.store import Store
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError
 from expunge.io import index_digest, model_digest
-from expunge.modes import eval_mode
+from expunge.modes import eval_mode, plain_attention
 from expunge.run import Run
 from expunge.structure import structure_digest
 
@@ -52,7 +52,7 @@ def moments(model: nn.Module, layers: Sequence[Layer], rows: Rows, index: Tensor
     ]
     device = run.device_of(model)
     try:
-        with eval_mode(model.to(device)), run.isolated(), torch.no_grad():
+        with eval_mode(model.to(device)), plain_attention(), run.isolated(), torch.no_grad():
             for part in index.split(BATCH):
                 model(rows.x(part).to(device))
     finally:

@@ -18,6 +18,7 @@ from expunge.artifact.gates import attention
 from expunge.artifact.gates.units import units
 from expunge.errors import ExpungeError
 from expunge.logits import logits_of
+from expunge.modes import plain_attention
 
 HALF = 0.5  # a hard gate is open from here on
 
@@ -51,7 +52,8 @@ class Gated(nn.Module):
         self.left: tuple[float, ...] = ()  # after learning, the share of each set's rows that is still recognised
         self.free = nn.Parameter(torch.full((len(self.sets), sum(self.sizes)), start, device=device))
         self._states = [(m, m.training) for m in model.modules()], [(p, p.requires_grad) for p in model.parameters()]
-        self._frozen = (model.requires_grad_(False).eval(),)  # in a tuple, so that `train()` does not reach it
+        model.requires_grad_(False).eval()
+        self._frozen = (model,)  # in a tuple, so that `train()` does not reach it
 
     @property
     def frozen(self) -> nn.Module:
@@ -74,7 +76,7 @@ class Gated(nn.Module):
             return self.frozen(x_B)
         alpha = torch.cat([self.gates(), torch.ones_like(self.free[:1])])
         chosen_BU = alpha[rows_B] if rows_B.ndim == 1 else alpha[rows_B].amin(1)
-        with self._scaled(chosen_BU):
+        with self._scaled(chosen_BU), plain_attention():
             return self.frozen(x_B)
 
     # -- one row -------------------------------------------------------------------------------------------------------
@@ -146,7 +148,9 @@ class Gated(nn.Module):
                 )
             with self._scaled(torch.stack([gates, torch.ones_like(gates)])):
                 mixed = logits_of(self.frozen(x_2))
-            alone = torch.cat([logits_of(self.folded(gates).eval()(x_2[:1])), two])
+            folded = self.folded(gates)
+            folded.eval()
+            alone = torch.cat([logits_of(folded(x_2[:1])), two])
         if not self._same(mixed, alone):
             raise ExpungeError(
                 "Scaling the activations of this model is not the same as scaling its weights, so some weight is used "

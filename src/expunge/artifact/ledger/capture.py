@@ -144,7 +144,8 @@ class Capture:
             raise ExpungeError(
                 f"ledger.uses was called {len(self.pending) + 1} times before step {self.step + 1}. When gradients of "
                 "several batches go into one step, say so: ledger.watch(model, optimizer, accumulate=n); with a "
-                "GradScaler, which may skip steps, give it as well: scaler=scaler."
+                "GradScaler, which may skip steps, give it as well: scaler=scaler. When a batch is skipped, call it "
+                "only once the step is certain, just before optimizer.step()."
             )
         if not listed:
             raise ExpungeError(f"ledger.uses got no ids for step {self.step + 1}; give those of the batch's rows.")

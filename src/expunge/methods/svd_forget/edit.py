@@ -49,7 +49,8 @@ def _over(b_God: Tensor, share_Gdd: Tensor, scale: float) -> Tensor:
     factor_Gdd, failed = torch.linalg.cholesky_ex(k_Gdd)
     if failed.any():
         raise ExpungeError(
-            f"The scale {scale:g} is too large for the precision of the activations; take scales up to 1000."
+            f"At the scale {scale:g} the activations of a layer are too uneven to be told apart in float64: some are "
+            "very large, or damaged. Take smaller scales, or normalise the inputs."
         )
     return torch.cholesky_solve(b_God.mT, factor_Gdd).mT
 

@@ -20,7 +20,7 @@ from expunge.errors import collected, raise_if
 from expunge.io import index_digest, model_digest
 from expunge.method import Card, Job, Method
 from expunge.methods.weight_filter.learning import Round, learn
-from expunge.modes import eval_mode
+from expunge.modes import eval_mode, plain_attention
 from expunge.phase import descent_problems
 from expunge.request import GONE, Request
 from expunge.run import Run
@@ -197,7 +197,7 @@ class WeightFilter(Method):
         device = run.device_of(model)
         model.to(device)
         x_2 = rows.x(_two(rows, index)).to(device)
-        with run.isolated():
+        with run.isolated(), plain_attention():
             with eval_mode(model):
                 layers, notes = choose(model, x_2, rows.num_classes, self.layers)
             gated = Gated(model, layers, sets, self.start, self.hard).to(device)
