@@ -24,6 +24,7 @@ CONVERT = (
     "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors'), and give that file."
 )
 
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # under which training programs keep weights beside other things
 WRAPPED = {  # what wrappers put before every name, and what to save in their place
     "module.": "a DataParallel or DistributedDataParallel model do; save model.module",
     "_orig_mod.": "a model from torch.compile do; save model._orig_mod",
@@ -140,9 +141,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} was not loaded: it is not a plain file of tensors, and a pickle of anything else could run "
             f"code. {CONVERT}"
         ) from error
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
+    while isinstance(loaded, dict) and (fit := [name for name in WRAPPERS if isinstance(loaded.get(name), dict)]):
+        if len(fit) > 1:
+            raise ExpungeError(f"{path} holds weights under {' and '.join(fit)}; save the ones that are meant alone.")
+        loaded = loaded[fit[0]]
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ExpungeError(f"{path} holds no dictionary of tensors by name (a state_dict). {CONVERT}")
     return loaded, {}

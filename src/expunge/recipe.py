@@ -153,9 +153,8 @@ class Recipe(Named):
             model = self.blank(rows)
         task = self.task(rows, model)
         raise_if(task.problems(model, rows) + (sensitive_problems(ledger.settings, rows) if ledger is not None else []))
-        phase = replace(Phase.of(self, terms=(Term("train"),)), groups=self.grouping(rows))
         run = self.circumstances(run)
-        parts, phases = {"train": index}, [phase]
+        parts, phases = {"train": index}, [self.phase(rows)]
         if ledger is None or ledger.deletions:  # which recording the same training anew would lose
             log = descend(model, rows, parts, task, phases, run, None, checkpoint)
             if ledger is not None:
@@ -172,8 +171,11 @@ class Recipe(Named):
     def ledger_problems(self, rows: Rows, model: nn.Module) -> list[str]:
         """Why the ledger that this recipe asks for could not record such a training, a sentence each."""
         settings = Settings.of(self.ledger)
-        make = Phase.of(self, terms=(Term("train"),)).make_optimizer
-        return [] if settings is None else training_problems(settings, model, make, rows)
+        return [] if settings is None else training_problems(settings, model, self.phase(rows).make_optimizer, rows)
+
+    def phase(self, rows: Rows) -> Phase:
+        """The training as the one phase that it is, on the part `"train"`."""
+        return replace(Phase.of(self, terms=(Term("train"),)), groups=self.grouping(rows))
 
     def grouping(self, rows: Rows) -> Tensor | None:
         """The group of each row, (number of rows,) int64, -1 for none; nothing when batches are random draws."""

@@ -79,6 +79,12 @@ def test_state_dicts_of_torch_can_be_read(tmp_path, name, wrapper):
     assert bits(loaded) == bits(model())
 
 
+def test_a_checkpoint_with_two_sets_of_weights_is_refused(tmp_path):
+    torch.save({"model": model().state_dict(), "state_dict": other().state_dict()}, tmp_path / "m.pt")
+    with pytest.raises(ExpungeError, match="holds weights under state_dict and model; save the ones that are meant"):
+        io.load_weights(tmp_path / "m.pt", other())
+
+
 @pytest.mark.parametrize("name", ["m.pt", "m.bin", "weights"])
 def test_safetensors_are_read_whatever_their_name(tmp_path, name):
     one = model()

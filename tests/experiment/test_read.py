@@ -260,3 +260,19 @@ def test_a_row_that_is_tuned_on_retraining_says_so_whatever_its_name(tmp_path: P
     ex.io.save_weights(kept, result.model, {"method": search, "seed": 0})
     given = {**config, "methods": [], "models": {"mine": str(kept)}, "out": str(tmp_path / "given")}
     assert "mine (tuned on retraining): " in str(judge_given(from_dict(given)))
+
+
+def test_a_request_that_a_ledger_would_refuse_is_told_before_the_training(tmp_path: Path) -> None:
+    """Which rows meet in a batch follows from the seed; a tenth of the rows is in every batch of 64."""
+    recipe = {**SMALL["recipe"], "ledger": {"keep": 1.0}}
+    methods = ["finetune", "partial_amnesiac", {"name": "amnesiac", "allow_full": True}]
+    with pytest.raises(Problems) as raised:
+        from_dict({**SMALL, "recipe": recipe, "methods": methods})
+    (told,) = raised.value.problems
+    assert told.startswith(
+        "methods.1 (partial_amnesiac): Every step of the training (seed 0) shows some of the 146 rows"
+    )
+    for change in ({"recipe": {**recipe, "together": "class"}}, {"request": {"ids": [3, 5]}}):
+        experiment = from_dict({**SMALL, "recipe": recipe, "methods": methods, **change, "out": str(tmp_path / "run")})
+        assert list(experiment.methods) == [*methods[:2], "amnesiac"]
+    conduct(experiment)  # and then the ledger serves it

@@ -13,7 +13,7 @@ from torch import nn
 
 from expunge import io
 from expunge.artifact.ledger import Settings
-from expunge.artifact.ledger.ahead import request_problems
+from expunge.artifact.ledger.ahead import request_problems, touches_all
 from expunge.audit.generation.fit import generation_problems
 from expunge.audit.lineup import ORIGINAL, Terms
 from expunge.data.rows import Rows
@@ -25,7 +25,7 @@ from expunge.experiment.text import changed, parse_file
 from expunge.gone import history
 from expunge.method import Method
 from expunge.recipe import OwnRecipe, Recipe, TrainedBy
-from expunge.request import Request
+from expunge.request import GONE, Request
 from expunge.run import Run
 from expunge.unlearning import default_task
 
@@ -234,9 +234,26 @@ def _fitting(experiment: Experiment, places: Mapping[str, str]) -> Experiment:
             if ledger is not None:
                 told += method.ledger_problems(ledger)
                 told += request_problems(ledger, asked) if "ledger" in method.card.needs else []
+                told += _whole_problems(method, experiment)
             problems += [f"{places[row]} ({row}): {problem}" for problem in told]
     raise_if(list(dict.fromkeys(problems)))
     return Experiment(**{**vars(experiment), "request": request})
+
+
+def _whole_problems(method: Method, experiment: Experiment) -> list[str]:
+    """That the training shows rows that must go in every step, so that a method which subtracts steps would refuse."""
+    request, recipe, ledger, seed = experiment.request, experiment.recipe, experiment.ledger, experiment.terms.seeds[0]
+    subtracts = getattr(method, "allow_full", None) is False and ledger is not None and ledger.record != "sample"
+    there = (request.state != GONE).nonzero().flatten()
+    if not (subtracts and isinstance(recipe, Recipe)):
+        return []
+    if not touches_all(recipe.phase(request.rows), there, request.forget, Run(seed=seed)):
+        return []
+    return [
+        f"Every step of the training (seed {seed}) shows some of the {len(request.forget):,} rows that must go, so "
+        "that subtracting them would leave nothing. Keep rows together in few batches, recipe: {together: class}, "
+        "retrain, or set allow_full."
+    ]
 
 
 def _check_model(config: Mapping[str, Any]) -> None:

@@ -50,8 +50,8 @@ class Row:
     Args:
         method: its name.
         cells: metric name to cell, in the order of the metrics.
-        seconds: mean time over seeds; None where unknown.
-        ratio: mean time relative to retraining; None where unknown.
+        seconds: median time over seeds; None where unknown.
+        ratio: median time relative to retraining; None where unknown.
         examples: mean number of examples processed; None where unknown.
         cached: whether any seed came from the cache (the time is then that of the first making).
         verdict: the entry of ``verdicts`` for this method; None where there is none.
@@ -77,6 +77,12 @@ def mean(values: Sequence[object]) -> float | None:
     """The mean of those `values` that are finite numbers, or None where none is."""
     finite = [v for v in map(number, values) if v is not None]
     return statistics.fmean(finite) if finite else None
+
+
+def middle(values: Sequence[object]) -> float | None:
+    """Their median: a first run, which loads libraries, does not count for all."""
+    finite = [v for v in map(number, values) if v is not None]
+    return statistics.median(finite) if finite else None
 
 
 def mean_lists(lists: Sequence[Sequence[object] | None]) -> list[float | None]:
@@ -142,8 +148,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
             Row(
                 method=method,
                 cells={metric: cell(entries, metric) for metric in results["metrics"]},
-                seconds=mean([cost.get("seconds") for cost in costs]),
-                ratio=mean([cost.get("ratio") for cost in costs]),
+                seconds=middle([cost.get("seconds") for cost in costs]),
+                ratio=middle([cost.get("ratio") for cost in costs]),
                 examples=mean([cost.get("examples") for cost in costs]),
                 cached=any(cost.get("cached") for cost in costs),
                 verdict=verdicts.get(method),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.artifact.ledger.capture import recorded
@@ -14,6 +15,8 @@ from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
 from expunge.data.rows import Rows
 from expunge.errors import collected
+from expunge.phase import Phase
+from expunge.run import Run
 
 
 def watch_problems(model: Any, optimizer: Any, accumulate: Any, scaler: Any) -> list[str]:
@@ -56,6 +59,19 @@ def sensitive_problems(settings: Settings, rows: Rows) -> list[str]:
         with collected(found, "sensitive: "):
             rows.positions([number(i) if numbers else i for i in asked])
     return found
+
+
+def touches_all(phase: Phase, index: Tensor, forget: Tensor, run: Run) -> bool:
+    """Whether some of these rows are shown in every step of a training, so that subtraction would leave nothing.
+
+    Args:
+        phase: the training, on the part `"train"`.
+        index: positions of the rows that are trained on.
+        forget: of those that must go.
+        run: its seed decides which rows meet in a batch.
+    """
+    epochs = (phase.plan({"train": index}, run.generator("plan", 0, epoch)) for epoch in range(phase.epochs))
+    return all(bool(torch.isin(index_B, forget).any()) for steps in epochs for ((_, index_B),) in steps)
 
 
 def request_problems(settings: Settings, ids: Iterable[Any]) -> list[str]:
