@@ -9,31 +9,31 @@ from pathlib import Path
 import pytest
 
 CODE = """
-import functools, torch
-from torch import nn
+import functools
+from decimal import Decimal
+from fractions import Fraction
 from expunge.source import describe_function
 
 P = 0.1
-CONFIG = {"width": 8, "act": nn.ReLU}
+CONFIG = {"width": 8, "act": Fraction}
 SEEN = []
 
 def helper(x):
     return x + 1
 
-class Block(nn.Module):
+class Block:
     def __init__(self, p):
-        super().__init__()
-        self.drop = nn.Dropout(p)
+        self.drop = Fraction(p)
 
     def forward(self, x):
-        return helper(self.drop(x))
+        return helper(self.drop * x)
 
 class Net(Block):
     pass
 
 def build(rows):
     SEEN.append(rows)
-    return Net(P).to(torch.float32)
+    return Net(P)
 
 def configured(rows):
     return CONFIG["act"]()
@@ -52,7 +52,7 @@ class Maker:
         return Net(0.5)
 
     def method(self, rows):
-        return nn.Linear(self.width, 2, bias=self.bias)
+        return Decimal(self.width + self.bias)
 
 def recursive(rows):
     return recursive(rows) if rows else other(rows)
@@ -61,7 +61,7 @@ def other(rows):
     return recursive(None) if rows else Net(P)
 """
 TELL = """
-made = captured(nn.ReLU), Maker(3), Maker(4).method, functools.partial(captured, nn.ReLU)
+made = captured(Fraction), Maker(3), Maker(4).method, functools.partial(captured, Fraction)
 for f in (build, configured, *made, recursive):
     print(describe_function(f).rpartition("#")[2])
 """
@@ -71,15 +71,11 @@ EDITS = {
     "nothing": ("", "", set()),
     "a number of the module": ("P = 0.1", "P = 0.9", {"build", "recursive"}),
     "a setting in a mapping": ('"width": 8', '"width": 16', {"configured"}),
-    "a class in a mapping": ('"act": nn.ReLU', '"act": nn.Sigmoid', {"configured"}),
+    "a class in a mapping": ('"act": Fraction', '"act": Decimal', {"configured"}),
     "a function that a class's method calls": ("x + 1", "x + 2", USE_NET),
-    "a class that a class is made from": (
-        "nn.Dropout(p)",
-        "nn.AlphaDropout(p)",
-        USE_NET,
-    ),
-    "a captured class": ("captured(nn.ReLU)", "captured(nn.Sigmoid)", {"captured"}),
-    "an argument held ready": ("captured, nn.ReLU", "captured, nn.Sigmoid", {"partial"}),
+    "a class that a class is made from": ("Fraction(p)", "Decimal(p)", USE_NET),
+    "a captured class": ("captured(Fraction)", "captured(Decimal)", {"captured"}),
+    "an argument held ready": ("captured, Fraction", "captured, Decimal", {"partial"}),
     "the code of an object that is called": ("Net(0.5)", "Net(0.4)", {"maker", "method"}),
     "what an object that is called holds": ("Maker(3)", "Maker(5)", {"maker"}),
     "what the object of a method holds": ("Maker(4)", "Maker(5)", {"method"}),
