@@ -163,7 +163,7 @@ def test_an_interval_without_width_is_none_and_says_why() -> None:
     assert three.low < three.difference < three.high
     one = judge.verdict("m", [told(20, forget=0.4)])
     assert (one.metric, one.low, one.high) == (three.metric, None, None)
-    assert "without an interval: retrainings do not differ; the smallest" in one.sentence
+    assert "without an interval: nothing differs between seeds; the smallest" in one.sentence
 
 
 def test_what_retraining_does_better_than_the_original_is_no_damage() -> None:

@@ -183,7 +183,7 @@ class Judge:
 
     def _why_none(self, y: Yardstick) -> str:
         known = self.spreads[y.metric] is not None
-        return "retrainings do not differ" if known else "two retrainings have one distance between them"
+        return "nothing differs between seeds" if known else "two retrainings have one distance between them"
 
     def _say(
         self, method: str, word: str, y: Yardstick, among: Mapping[Yardstick, Difference], blind: bool = False
