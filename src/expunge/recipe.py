@@ -29,6 +29,7 @@ from expunge.source import call_problem, describe_function
 from expunge.task import Classification, Task, is_denoiser, task_of
 from expunge.task.diffusion import UNTRAINED, diffusion_problems
 from expunge.untrained import Build, blank, model_problems
+from expunge.weights import sparse_problems
 
 
 class TrainedBy(Protocol):
@@ -152,7 +153,8 @@ class Recipe(Named):
         with run.isolated():
             model = self.blank(rows)
         task = self.task(rows, model)
-        raise_if(task.problems(model, rows) + (sensitive_problems(ledger.settings, rows) if ledger is not None else []))
+        problems = task.problems(model, rows) + sparse_problems(model)
+        raise_if(problems + (sensitive_problems(ledger.settings, rows) if ledger is not None else []))
         run = self.circumstances(run)
         parts, phases = {"train": index}, [self.phase(rows)]
         if ledger is None or ledger.deletions:  # which recording the same training anew would lose

@@ -38,20 +38,25 @@ def step_problems(model: nn.Module) -> list[str]:
     """Weights on which no optimiser can take small steps, a sentence for each kind."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     narrow = [name for name, p in trained if p.dtype in NARROW]
-    sparse = [
-        name
-        for name, module in model.named_modules()
-        if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters(recurse=False))
-    ]
     found = scripted_problems(model)
     if narrow:
         found.append(
             f"{len(narrow)} trained weights are of 16 bits, e.g. {narrow[0]}, so that small steps round away. Take the "
             "model in float32, model.float(), and convert what comes out; precision: bf16 makes it as fast."
         )
-    if sparse:
-        found.append(f"{', '.join(sparse)} gives sparse gradients, which are not served; set its sparse to False.")
-    return found
+    return found + sparse_problems(model)
+
+
+def sparse_problems(model: nn.Module) -> list[str]:
+    """Modules whose gradients are sparse, a sentence at most."""
+    sparse = [
+        name
+        for name, module in model.named_modules()
+        if getattr(module, "sparse", False) is True and any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
+    return [f"{', '.join(sparse)} gives sparse gradients, which are not served; set its sparse to False."] * bool(
+        sparse
+    )
 
 
 def scripted_problems(model: nn.Module) -> list[str]:

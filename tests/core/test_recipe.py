@@ -292,3 +292,17 @@ def test_a_description_follows_captured_values_and_defaults():
 
     assert describe_function(maker(0.1)) == describe_function(maker(0.1))
     assert describe_function(maker(0.1)) != describe_function(maker(0.9))
+
+
+def test_sparse_gradients_are_refused_in_words():
+    class Bag(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = torch.nn.EmbeddingBag(20, 8, sparse=True), torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.table(x))
+
+    data = torch.randint(0, 20, (30, 6)), torch.arange(30) % 3
+    with pytest.raises(ExpungeError, match=r"table gives sparse gradients, .* set its sparse to False"):
+        recipe(model=lambda rows: Bag())(data)
