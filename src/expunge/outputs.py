@@ -12,6 +12,7 @@ from expunge.data.rows import Rows
 from expunge.layout import arranged, likes_channels_last
 from expunge.memory import kept_memory
 from expunge.modes import eval_mode
+from expunge.run import Run
 from expunge.task.base import Task
 
 
@@ -27,7 +28,7 @@ def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = N
 
     Cost: one forward pass.
     """
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = Run().device_of(model)
     index_N = torch.arange(len(rows)) if index_N is None else index_N
     last = likes_channels_last(model)
     with eval_mode(model), torch.inference_mode(), kept_memory():

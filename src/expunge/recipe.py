@@ -172,8 +172,8 @@ class Recipe(Named):
 
     def ledger_problems(self, rows: Rows, model: nn.Module) -> list[str]:
         """Why the ledger that this recipe asks for could not record such a training, a sentence each."""
-        settings = Settings.of(self.ledger)
-        return [] if settings is None else training_problems(settings, model, self.phase(rows).make_optimizer, rows)
+        settings, make = Settings.of(self.ledger), Phase.of(self, terms=(Term("train"),)).make_optimizer
+        return [] if settings is None else training_problems(settings, model, make, rows)
 
     def phase(self, rows: Rows) -> Phase:
         """The training as the one phase that it is, on the part `"train"`."""

@@ -276,3 +276,12 @@ def test_a_request_that_a_ledger_would_refuse_is_told_before_the_training(tmp_pa
         experiment = from_dict({**SMALL, "recipe": recipe, "methods": methods, **change, "out": str(tmp_path / "run")})
         assert list(experiment.methods) == [*methods[:2], "amnesiac"]
     conduct(experiment)  # and then the ledger serves it
+
+
+def test_rows_that_cannot_be_grouped_are_told_with_the_rest() -> None:
+    recipe = {**SMALL["recipe"], "ledger": {"keep": 1.0}, "together": [999_999]}
+    with pytest.raises(Problems) as raised:
+        from_dict({**SMALL, "recipe": recipe, "methods": ["amnesiac", {"name": "last_layers", "k": 9}]})
+    told = raised.value.problems
+    assert [problem.partition(":")[0] for problem in told] == ["recipe", "methods.1 (last_layers)"]
+    assert "999999" in told[0]

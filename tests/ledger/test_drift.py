@@ -123,7 +123,7 @@ def test_a_model_converted_on_the_way_is_refused(train, tmp_path):
     loop.ledger.uses(loop.rows.ids[index.numpy()])
     loop.optimizer.zero_grad()
     F.cross_entropy(loop.model(loop.rows.x(index).double()), loop.rows.y[index]).backward()
-    with pytest.raises(ExpungeError, match=r"converted: 0\.weight.*begin another one for the changed model"):
+    with pytest.raises(ExpungeError, match=r"converted: 0\.bias, 0\.weight.*begin another one for the changed model"):
         loop.optimizer.step()
 
 

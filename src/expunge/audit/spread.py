@@ -39,6 +39,11 @@ class Difference:
     visible: float
 
     @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """The ends of the interval."""
+        return (None, None) if self.half is None else (self.value - self.half, self.value + self.half)
+
+    @property
     def seen(self) -> bool:
         """Whether the difference is more than another retraining would show."""
         return abs(self.value) > self.visible

@@ -204,8 +204,7 @@ class Judge:
                 " The original is within it too: on this request the audit cannot tell forgetting from doing nothing."
             )
         opening = _PARTLY[y.kind] if word == PARTLY else _OPENINGS[word]
-        low, high = (None, None) if d.half is None else (d.value - d.half, d.value + d.half)
-        return Verdict(method, word, f"{opening} {facts}", y.metric, d.value, low, high, d.visible)
+        return Verdict(method, word, f"{opening} {facts}", y.metric, d.value, *d.ends, d.visible)
 
 
 _OPENINGS = {

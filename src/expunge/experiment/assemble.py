@@ -229,24 +229,28 @@ def _fitting(experiment: Experiment, places: Mapping[str, str]) -> Experiment:
         ledger, asked = experiment.ledger, request.rows.ids[request.forget.numpy()]
         has = {"recipe": experiment.recipe, "ledger": ledger, "unseen": experiment.held}
         given = {name for name, there in has.items() if there is not None}
+        subtracting = [row for row, m in experiment.methods.items() if getattr(m, "allow_full", None) is False]
+        whole: list[str] = []
+        with collecting(problems, "recipe"):  # rows that cannot be grouped, as above
+            whole = _whole(experiment) if subtracting else []
         for row, method in experiment.methods.items():
             told = method.problems(model, request, task, given)
             if ledger is not None:
                 told += method.ledger_problems(ledger)
                 told += request_problems(ledger, asked) if "ledger" in method.card.needs else []
-                told += _whole_problems(method, experiment)
+            if row in subtracting:
+                told += whole
             problems += [f"{places[row]} ({row}): {problem}" for problem in told]
     raise_if(list(dict.fromkeys(problems)))
     return Experiment(**{**vars(experiment), "request": request})
 
 
-def _whole_problems(method: Method, experiment: Experiment) -> list[str]:
-    """That the training shows rows that must go in every step, so that a method which subtracts steps would refuse."""
+def _whole(experiment: Experiment) -> list[str]:
+    """That the training shows rows that must go in every step, so that what subtracts steps would refuse."""
     request, recipe, ledger, seed = experiment.request, experiment.recipe, experiment.ledger, experiment.terms.seeds[0]
-    subtracts = getattr(method, "allow_full", None) is False and ledger is not None and ledger.record != "sample"
-    there = (request.state != GONE).nonzero().flatten()
-    if not (subtracts and isinstance(recipe, Recipe)):
+    if not isinstance(recipe, Recipe) or ledger is None or ledger.record == "sample":
         return []
+    there = (request.state != GONE).nonzero().flatten()
     if not touches_all(recipe.phase(request.rows), there, request.forget, Run(seed=seed)):
         return []
     return [

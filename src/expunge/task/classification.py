@@ -80,7 +80,7 @@ class Classification(Task):
 
     def problems(self, model: nn.Module, rows: Rows) -> list[str]:
         """What keeps this model from working on these rows; runs it once, on two rows, in eval mode."""
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        device = Run().device_of(model)
         try:
             with eval_mode(model), Run().isolated(), torch.no_grad():
                 out = model(rows.x(torch.arange(min(2, len(rows)))).to(device))

@@ -76,7 +76,7 @@ def _range(task: Denoises, rows: Rows) -> tuple[float, float]:
 
 def trial_problems(task: Denoises, model: nn.Module, rows: Rows) -> list[str]:
     """What goes wrong when two rows are shown to the model, which is left as it was; none is shown out of range."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = Run().device_of(model)
     try:
         with eval_mode(model), Run().isolated(), torch.no_grad():
             if told := range_problems(task, rows):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from expunge.errors import ExpungeError, raise_if
 from expunge.modes import eval_mode
+from expunge.run import Run
 from expunge.task.diffusion import Diffusion
 
 
@@ -57,7 +58,7 @@ def sample(
     """
     raise_if(step_problems(task, steps))
     condition_N = _conditions(task, conditions)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = Run().device_of(model)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn((len(condition_N), *task.drawn_shape(shape)), generator=generator)
     with eval_mode(model), torch.inference_mode():

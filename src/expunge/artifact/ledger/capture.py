@@ -90,6 +90,11 @@ def averages(model: nn.Module) -> dict[str, Tensor]:
     return {n: b for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))}
 
 
+def _parameters(model: nn.Module) -> dict[str, tuple[int, torch.dtype]]:
+    """Which parameter has which name, and how it is stored."""
+    return {name: (id(p), p.dtype) for name, p in model.named_parameters()}
+
+
 class Capture:
     """Hooks on one optimiser.
 
@@ -118,9 +123,8 @@ class Capture:
         self.accumulate, self.scaler, self.gather = accumulate, scaler, gather
         self.layers = recorded(model, optimizer, settings)
         self.optimizer = optimizer
-        self.dtypes = {n: p.dtype for n, p in self.layers.items()}
         self.held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self.names = [(n, id(p)) for n, p in model.named_parameters()]
+        self.parameters = _parameters(model)
         self.shares = Shares(optimizer, list(self.layers.values()), settings)
         self.buffers = averages(model) if settings.buffers == "subtract" else {}
         self.before = [p.detach().clone() for p in self.layers.values()]
@@ -219,14 +223,11 @@ class Capture:
 
     def _same_parameters(self) -> None:
         """Refuse a model or an optimiser whose parameters are no longer those that are watched."""
-        names = [(n, id(p)) for n, p in self.model.named_parameters()]
+        old, new = self.parameters, _parameters(self.model)
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        others = [n for n, p in self.layers.items() if p.dtype != self.dtypes[n]]
-        if names == self.names and held == self.held and not others:
+        if old == new and held == self.held:
             return
-        old, new = dict(self.names), dict(names)
-        changed = sorted({n for n in {*old, *new} if old.get(n) != new.get(n)}) or others
-        changed = changed or ["the optimiser's parameter groups"]
+        changed = sorted({n for n in {*old, *new} if old.get(n) != new.get(n)}) or ["the optimiser's parameter groups"]
         raise ExpungeError(
             f"Since ledger.watch, parameters were added, replaced, shared or converted: {few(changed)}. What they "
             "learned could not be undone. Close this ledger, and begin another one for the changed model."

@@ -71,5 +71,4 @@ def _say(method: str, word: str, metric: str, d: Difference, retrained: Sequence
     )
     if blind:
         facts += " The original draws it no more often: this audit cannot tell forgetting from doing nothing."
-    low, high = (None, None) if d.half is None else (d.value - d.half, d.value + d.half)
-    return Verdict(method, word, f"{_OPENINGS[word]} {facts}", metric, d.value, low, high, d.visible)
+    return Verdict(method, word, f"{_OPENINGS[word]} {facts}", metric, d.value, *d.ends, d.visible)
