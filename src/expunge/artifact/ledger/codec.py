@@ -103,7 +103,7 @@ def decode(payload: bytes, sizes: Sequence[int] | None = None) -> list[Part]:
     """
     try:
         found, counts, codec, at = _unpack_head(payload, sizes)
-        values, at = _unpack_values(payload, at, sum(counts), CODECS[codec])
+        values, at = _unpack_values(payload, at, sum(counts), codec)
         some = [i for i, k in enumerate(counts) if 0 < k < found[i]]
         index = indices.unpack([found[i] for i in some], [counts[i] for i in some], memoryview(payload)[at:])
     except (ExpungeError, IndexError) as error:
@@ -182,18 +182,21 @@ def _share(size: int, count: int, largest: int) -> int:
     return min(size, max(1, (2 * size * count + largest) // (2 * largest))) if count else 0
 
 
-def _unpack_values(payload: bytes, at: int, count: int, dtype: torch.dtype) -> tuple[Array, int]:
-    compressed, at = payload[at], at + 1
-    if compressed >> dtype.itemsize:
+def _unpack_values(payload: bytes, at: int, count: int, codec: str) -> tuple[Array, int]:
+    compressed, at, width = payload[at], at + 1, CODECS[codec].itemsize
+    if compressed >> width:
         raise ExpungeError("it has more planes than a value has bytes")
     lengths, at = _read_all(payload, at, compressed.bit_count())
     parts = []
-    for i in range(dtype.itemsize):
+    for i in range(width):
         length = lengths.pop(0) if compressed >> i & 1 else count
         parts.append(payload[at : at + length])
         at += length
-    values = planes.unpack(compressed, parts, count)
-    return _wide(torch.from_numpy(values.view(f"<i{dtype.itemsize}").reshape(-1)).view(dtype)), at
+    values = planes.unpack(compressed, parts, count).view(f"<u{width}").reshape(-1)
+    if codec == "bfloat16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32), at
+    values = values.view(f"<f{width}")
+    return values.astype(np.float32) if width == 2 else values, at
 
 
 def _number(value: int) -> bytes:

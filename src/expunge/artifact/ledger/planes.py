@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from expunge.errors import ExpungeError
+
+inflating: Any = zlib
+with suppress(ImportError):  # the extra `ledger`: the same in a third of the time
+    from isal import isal_zlib as inflating
 
 _SAMPLE = 1024  # values by which it is judged whether a plane can be compressed
 _WORTH = 0.9  # compressed only when a sample shrinks at least to this
@@ -42,7 +47,7 @@ def unpack(compressed: int, planes: Sequence[bytes], count: int) -> npt.NDArray[
     Raises:
         ExpungeError: planes that do not hold `count` bytes each; told before memory is taken for them.
 
-    Cost: 1 ns for each byte, and 4 for each that was compressed.
+    Cost: 1 ns for each byte, and 5 for each that was compressed; 2 where the extra `ledger` is installed.
     """
     for i, plane in enumerate(planes):
         # A Huffman code has at least one bit for each byte.
@@ -61,10 +66,10 @@ def _deflated(plane: bytes) -> bytes:
 
 
 def _inflated(plane: bytes, count: int) -> bytes:
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    stream = inflating.decompressobj(-zlib.MAX_WBITS)
     try:
-        found = stream.decompress(plane, count + 1)
-    except zlib.error as error:
+        found: bytes = stream.decompress(plane, count + 1)
+    except inflating.error as error:
         raise ExpungeError(f"a compressed plane cannot be read ({error})") from None
     if len(found) != count or not stream.eof or stream.unused_data:
         raise ExpungeError("its values are not as many as it says")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,12 @@ from expunge.artifact.ledger.deletions import Lot
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import reach
+from expunge.artifact.ledger.threads import side_by_side
 from expunge.errors import ExpungeError
 from expunge.largest import check_keep, largest
+from expunge.memory import kept_memory
+
+_LARGE = 1 << 20  # bytes of a record, from which on handing it to another thread pays
 
 
 class Reader:
@@ -48,25 +53,26 @@ class Reader:
         Raises:
             ExpungeError: a share that was not recorded, or a record that is damaged, purged or missing.
 
-        Cost: each record is read once; memory of one float64 copy of the weights.
+        Cost: each record is read once; memory of one float64 copy of the weights, and of a few records.
         """
         self.check_keep(keep)
         wanted = None if rows is None else set(rows)
         shapes = {**self.shapes, **self.buffers}
         found = {name: torch.zeros(math.prod(shape), dtype=torch.float64) for name, shape in shapes.items()}
         factors = self._factors()
-        for step, parts in self.updates(steps):
-            chosen = self._of_rows(step, parts, wanted)
-            names = list(found) if len(chosen) == len(found) else list(self.shapes)
-            for i, part in enumerate(chosen):
-                name = names[i % len(names)]
-                factor = 1.0 if factors is None else factors[name][step - 1]
-                positions, values = self._kept(part, keep if name in self.shapes else None)
-                moved = torch.from_numpy(values).double()
-                if positions is None:
-                    found[name].add_(moved, alpha=factor)
-                else:
-                    found[name].index_add_(0, torch.from_numpy(positions), moved, alpha=factor)
+        with kept_memory():
+            for step, parts in self.updates(steps):
+                chosen = self._of_rows(step, parts, wanted)
+                names = list(found) if len(chosen) == len(found) else list(self.shapes)
+                for i, part in enumerate(chosen):
+                    name = names[i % len(names)]
+                    factor = 1.0 if factors is None else factors[name][step - 1]
+                    positions, values = self._kept(part, keep if name in self.shapes else None)
+                    moved = values.astype(np.float64)
+                    if positions is None:
+                        found[name].numpy()[:] += moved if factor == 1 else factor * moved
+                    else:
+                        found[name].index_add_(0, torch.from_numpy(positions), torch.from_numpy(moved), alpha=factor)
         return {name: flat.view(shapes[name]) for name, flat in found.items()}
 
     def rest(self, lots: Iterable[Lot], steps: Iterable[int] | None = None) -> dict[str, Tensor]:
@@ -99,9 +105,10 @@ class Reader:
 
     def updates(self, steps: Iterable[int]) -> Iterator[tuple[int, list[Part]]]:
         """The records of these steps, decoded, in the order of the files; skipped steps have none."""
-        for step, payload in self.journal.read(sorted(map(int, steps))):
-            if payload:
-                yield step, decode(payload, self._sizes(step))
+        records = ((i, payload, self._sizes(i)) for i, payload in self.journal.read(sorted(map(int, steps))) if payload)
+        for first in records:  # the others are about as large
+            decoded = side_by_side if len(first[1]) >= _LARGE else map
+            yield from decoded(_decoded, chain([first], records))
 
     def _sizes(self, step: int) -> list[int]:
         """How many entries each tensor of a record has; they are the same in every step and not in the record."""
@@ -153,3 +160,8 @@ class Reader:
             else everywhere
             for i, name in enumerate(self.shapes)
         }
+
+
+def _decoded(record: tuple[int, bytes, Sequence[int]]) -> tuple[int, list[Part]]:
+    step, payload, sizes = record
+    return step, decode(payload, sizes)
