@@ -57,14 +57,18 @@ def blank(given: str | Mapping[str, Any] | Build, rows: Rows) -> nn.Module:
 def untrained(model: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of the model with every parameter and buffer drawn anew, module by module, however deep.
 
+    Modules that hold others come after them, as in their constructors: what they draw for those inside counts.
+
     Raises:
         ExpungeError: a module holds parameters of its own and has no `reset_parameters`.
     """
     for stuck in unresettable(model):
         raise ExpungeError(f"{stuck} cannot be reset: no reset_parameters")
     fresh = copied(model)
+    modules = list(fresh.modules())
+    around = [module for module in modules if any(True for _ in module.children())]
     with Run(seed=seed).isolated():
-        for module in fresh.modules():
+        for module in [*(m for m in modules if m not in around), *reversed(around)]:
             if reset := resetting(module):
                 reset()
     fresh.eval()

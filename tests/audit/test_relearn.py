@@ -98,6 +98,16 @@ def test_untrained_draws_every_parameter_and_buffer_anew(net: nn.Module) -> None
     assert bits(untrained(net, seed=3)) == bits(fresh)
 
 
+@pytest.mark.parametrize("name", ["lenet", "vit_tiny"])
+def test_untrained_draws_as_the_constructor_does(name: str) -> None:
+    small = {"vit_tiny": {"dim": 32, "depth": 1, "heads": 2}}.get(name, {})
+    model = ex.models.build(name, channels=1, size=32, classes=10, **small)
+    for (path, drawn), again in zip(model.named_parameters(), untrained(model, seed=3).parameters()):
+        if drawn.numel() >= 300:
+            assert again.std().item() == pytest.approx(drawn.std().item(), rel=0.2), path
+            assert drawn.std() == 0 or not torch.equal(drawn, again), path
+
+
 def test_untrained_draws_the_attention_of_pytorch_anew() -> None:
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False)
     fresh, again = untrained(model, seed=3), untrained(model, seed=4)

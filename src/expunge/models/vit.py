@@ -90,6 +90,10 @@ class ViT(nn.Module):
         self.blocks = nn.Sequential(*[Block(dim, heads, mlp_ratio) for _ in range(depth)])
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the class token, the positions and all linear layers anew."""
         nn.init.trunc_normal_(self.token, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
         for cell in self.modules():
