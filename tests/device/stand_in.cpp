@@ -10,13 +10,13 @@
 #include <ATen/ops/view_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/set_native.h>
-#include <ATen/ops/resize_native.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
 #include <cstdlib>
+#include <cstring>
 
 namespace {
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import expunge as ex
 from device.stand_in import load
 from expunge import registry
-from expunge.data import load as load_data
 from expunge.methods import FineTune, Search, SVDForget
 from expunge.run import Run
 
@@ -26,7 +25,7 @@ load(library)
 os.environ["EXPUNGE_CACHE"] = str(folder / "cache")
 torch.set_num_threads(1)
 
-ROWS, TEST = load_data("digits")
+ROWS, TEST = ex.data.load("digits")
 ROWS, TEST = ROWS.take(torch.arange(600)), TEST.take(torch.arange(200))
 CLASS = ex.Request(ROWS, classes=[3])
 NETS: dict[str, dict[str, Any]] = {
@@ -61,7 +60,7 @@ def largest_difference(on_gpu: nn.Module, on_cpu: nn.Module) -> float:
 
 def unlearned(model: nn.Module, name: str, net: str) -> nn.Module:
     """By a method at its defaults."""
-    needs: dict[str, Any] = {"recipe": recipe(net)} if name in ("retrain", "rewind") else {}
+    needs: dict[str, Any] = {"recipe": recipe(net)} if name == "retrain" else {}
     if "amnesiac" in name:
         needs = {"ledger": ex.Ledger(folder / net), "allow_full": True}
     method: Any = Search(of=FineTune(epochs=1)) if name == "search" else name

@@ -58,7 +58,7 @@ def rounded(values_n: Array, codec: str) -> Array:
     Raises:
         ExpungeError: an unknown codec, or a finite value beyond the codec's largest (65,504 for float16).
     """
-    return _wide(_stored(values_n, codec))
+    return _wide(_bytes(_stored(values_n, codec)), codec)
 
 
 def encode(parts: Sequence[Part], values: str, with_sizes: bool = True) -> bytes:
@@ -79,7 +79,7 @@ def encode(parts: Sequence[Part], values: str, with_sizes: bool = True) -> bytes
         _check(part)
     sizes, counts = [part.size for part in parts], [len(part.values) for part in parts]
     stored = _stored(np.concatenate([part.values for part in parts]) if parts else np.zeros(0, np.float32), values)
-    compressed, bytes_of = planes.pack(stored.unsqueeze(1).view(torch.uint8).numpy())
+    compressed, bytes_of = planes.pack(_bytes(stored))
     lengths = [len(plane) for i, plane in enumerate(bytes_of) if compressed >> i & 1]
     some = [(part.size, part.positions) for part in parts if part.positions is not None]
     some = [(n, positions) for n, positions in some if 0 < len(positions) < n]
@@ -142,9 +142,18 @@ def _stored(values_n: Array, codec: str) -> Tensor:
     return stored
 
 
-def _wide(stored: Tensor) -> Array:
-    wide: Array = stored.to(torch.float64 if stored.dtype == torch.float64 else torch.float32).numpy()
-    return wide
+def _bytes(stored_n: Tensor) -> Array:
+    """The bytes of each value, (n, bytes), the lowest first."""
+    found: Array = stored_n.unsqueeze(1).view(torch.uint8).numpy()
+    return found
+
+
+def _wide(bytes_nb: Array, codec: str) -> Array:
+    """The values of these bytes, float32, or float64 for the codec of that name."""
+    if codec == "bfloat16":  # the upper half of a float32
+        return (bytes_nb.view("<u2").reshape(-1).astype(np.uint32) << 16).view(np.float32)
+    values = bytes_nb.view(f"<f{bytes_nb.shape[1]}").reshape(-1)
+    return values.astype(np.float32) if codec == "float16" else values
 
 
 def _pack_head(sizes: Sequence[int], counts: Sequence[int], codec: str, with_sizes: bool) -> bytes:
@@ -192,11 +201,7 @@ def _unpack_values(payload: bytes, at: int, count: int, codec: str) -> tuple[Arr
         length = lengths.pop(0) if compressed >> i & 1 else count
         parts.append(payload[at : at + length])
         at += length
-    values = planes.unpack(compressed, parts, count).view(f"<u{width}").reshape(-1)
-    if codec == "bfloat16":  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32), at
-    values = values.view(f"<f{width}")
-    return values.astype(np.float32) if width == 2 else values, at
+    return _wide(planes.unpack(compressed, parts, count), codec), at
 
 
 def _number(value: int) -> bytes:

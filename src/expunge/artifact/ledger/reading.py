@@ -68,11 +68,11 @@ class Reader:
                     name = names[i % len(names)]
                     factor = 1.0 if factors is None else factors[name][step - 1]
                     positions, values = self._kept(part, keep if name in self.shapes else None)
-                    moved = values.astype(np.float64)
-                    if positions is None:
-                        found[name].numpy()[:] += moved if factor == 1 else factor * moved
+                    moved = factor * values.astype(np.float64)
+                    if positions is None:  # by NumPy: PyTorch's helpers would be in the way of the decoding threads
+                        found[name].numpy()[:] += moved
                     else:
-                        found[name].index_add_(0, torch.from_numpy(positions), torch.from_numpy(moved), alpha=factor)
+                        found[name].index_add_(0, torch.from_numpy(positions), torch.from_numpy(moved))
         return {name: flat.view(shapes[name]) for name, flat in found.items()}
 
     def rest(self, lots: Iterable[Lot], steps: Iterable[int] | None = None) -> dict[str, Tensor]:
@@ -106,7 +106,8 @@ class Reader:
     def updates(self, steps: Iterable[int]) -> Iterator[tuple[int, list[Part]]]:
         """The records of these steps, decoded, in the order of the files; skipped steps have none."""
         records = ((i, payload, self._sizes(i)) for i, payload in self.journal.read(sorted(map(int, steps))) if payload)
-        for first in records:  # the others are about as large
+        first = next(records, None)
+        if first is not None:  # the others are about as large
             decoded = side_by_side if len(first[1]) >= _LARGE else map
             yield from decoded(_decoded, chain([first], records))
 
