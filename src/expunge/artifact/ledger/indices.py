@@ -58,7 +58,7 @@ def unpack(sizes: Sequence[int], counts: Sequence[int], payload: memoryview) -> 
     Raises:
         ExpungeError: a payload that is not of these sizes and counts.
 
-    Cost: memory for the counts and for 8 times the payload, whatever the payload says; 10 to 40 ns for each position.
+    Cost: memory for the counts and for 8 times the payload, whatever the payload says; 5 to 10 ns for each position.
     """
     if not sizes:
         _check(not payload)
@@ -70,26 +70,23 @@ def unpack(sizes: Sequence[int], counts: Sequence[int], payload: memoryview) -> 
     unary = np.unpackbits(np.frombuffer(payload[middle:], np.uint8), bitorder="little")
     (ones,) = unary.view(bool).nonzero()
     _check(len(ones) == sum(counts) and len(unary) - ones[-1] <= 8)
-    largest = np.array(sizes)[order]
-    # Half the memory to go through, which is what takes the time.
-    small = max(len(unary), int(largest.max())) < 1 << 30
-    gaps = np.empty(len(ones), np.int32 if small else np.int64)
-    gaps[0] = ones[0]
-    np.subtract(ones[1:], ones[:-1], out=gaps[1:], casting="same_kind")
-    gaps[1:] -= 1
-    first = np.cumsum(count) - count
-    # Before anything is shifted to the left, so that nothing overflows.
-    _check(bool((np.maximum.reduceat(gaps, first) <= largest >> widths).all()))
-    gaps <<= (widths[:1] if widths[0] == widths[-1] else np.repeat(widths, count)).astype(gaps.dtype)
-    gaps += _unpack_bits(payload[:middle], planes, len(gaps))
-    gaps += 1
-    flat = np.empty(len(gaps), np.int64)
-    found: list[Integers] = [flat] * len(order)
-    for i, start, k in zip(order, first.tolist(), count.tolist()):
-        found[i] = flat[start : start + k]
-        gaps[start : start + k].cumsum(out=found[i])
-    flat -= 1
-    _check(bool((flat[first + count - 1] < largest).all()))
+    low = _unpack_bits(payload[:middle], planes, len(ones))
+    sums = np.empty(int(count.max()), np.int64)
+    found: list[Integers] = [ones] * len(order)
+    start = before = 0
+    for i, width, k in zip(order, widths.tolist(), count.tolist()):
+        # The one of the n-th index is where n ones and the rests of its gap and those before it have come.
+        places = found[i] = ones[start : start + k]
+        after = int(places[-1]) + 1
+        _check((after - before - k) <= sizes[i] >> width)  # before anything is shifted, so that nothing overflows
+        places -= before
+        if width:
+            places <<= width
+            lows = low[start : start + k].astype(np.int32 if width <= 30 else np.int64)
+            lows[1:] -= (1 << width) - 1
+            places += lows.cumsum(out=sums[:k])
+        _check(int(places[-1]) < sizes[i])
+        start, before = start + k, after
     return found
 
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from expunge.artifact.ledger.faster import faster
 from expunge.errors import ExpungeError
-
-inflating: Any = zlib
-with suppress(ImportError):  # the extra `ledger`: the same in a third of the time
-    from isal import isal_zlib as inflating
 
 _SAMPLE = 1024  # values by which it is judged whether a plane can be compressed
 _WORTH = 0.9  # compressed only when a sample shrinks at least to this
@@ -66,10 +62,10 @@ def _deflated(plane: bytes) -> bytes:
 
 
 def _inflated(plane: bytes, count: int) -> bytes:
-    stream = inflating.decompressobj(-zlib.MAX_WBITS)
+    stream = faster.decompressobj(-zlib.MAX_WBITS)
     try:
         found: bytes = stream.decompress(plane, count + 1)
-    except inflating.error as error:
+    except faster.error as error:
         raise ExpungeError(f"a compressed plane cannot be read ({error})") from None
     if len(found) != count or not stream.eof or stream.unused_data:
         raise ExpungeError("its values are not as many as it says")

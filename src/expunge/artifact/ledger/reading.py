@@ -66,13 +66,14 @@ class Reader:
                 names = list(found) if len(chosen) == len(found) else list(self.shapes)
                 for i, part in enumerate(chosen):
                     name = names[i % len(names)]
-                    factor = 1.0 if factors is None else factors[name][step - 1]
-                    positions, values = self._kept(part, keep if name in self.shapes else None)
-                    moved = factor * values.astype(np.float64)
+                    positions, moved = self._kept(part, keep if name in self.shapes else None)
+                    if factors is not None:
+                        moved = factors[name][step - 1] * moved.astype(np.float64)
                     if positions is None:  # by NumPy: PyTorch's helpers would be in the way of the decoding threads
                         found[name].numpy()[:] += moved
                     else:
-                        found[name].index_add_(0, torch.from_numpy(positions), torch.from_numpy(moved))
+                        exact = torch.from_numpy(moved.astype(np.float64, copy=False))
+                        found[name].index_add_(0, torch.from_numpy(positions), exact)
         return {name: flat.view(shapes[name]) for name, flat in found.items()}
 
     def rest(self, lots: Iterable[Lot], steps: Iterable[int] | None = None) -> dict[str, Tensor]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from expunge.artifact.ledger.faster import faster
 from expunge.errors import ExpungeError
 
 MAGIC = b"EXL1"
@@ -94,7 +94,7 @@ class Shards:
     def append(self, step: int, payload: bytes) -> Place:
         """Write a record; it is safe on the disk after `flush` only."""
         head = HEAD.pack(MAGIC, step, len(payload))
-        crc = zlib.crc32(payload, zlib.crc32(head))
+        crc = faster.crc32(payload, faster.crc32(head))
         if self._file is None or (self._end and self._end + HEADER + len(payload) > self.most):
             self._begin()
         place = Place(step, self._shard, self._end, len(payload), crc)
@@ -227,7 +227,7 @@ def _fault(place: Place, header: bytes, payload: bytes) -> str:
     head = HEAD.pack(MAGIC, place.step, place.length)
     if header != head + CRC.pack(place.crc):
         return "its header is not the one that was written"
-    if zlib.crc32(payload, zlib.crc32(head)) != place.crc:
+    if faster.crc32(payload, faster.crc32(head)) != place.crc:
         return "its checksum does not match"
     return ""
 
