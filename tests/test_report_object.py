@@ -240,6 +240,35 @@ def test_an_original_that_is_a_result_of_another_request_is_told_what_to_give(
     assert report.results["question"]["gone"] == len(second.request.gone) > 0
 
 
+def test_models_read_from_files_are_judged_after_all_that_they_forgot(
+    train: ex.Rows, test: ex.Rows, recipe: ex.Recipe, originals: list[nn.Module], tmp_path: Path
+) -> None:
+    def from_file(model: nn.Module) -> nn.Module:
+        ex.io.save_weights(tmp_path / "weights.safetensors", model)
+        found = ex.models.build("mlp", channels=1, size=8, classes=10, hidden=[32])
+        ex.io.load_weights(tmp_path / "weights.safetensors", found)
+        return found
+
+    first = ex.unlearn(originals[0], ex.Request(train, classes=[3]), "retrain", recipe=recipe)
+    second = ex.unlearn(first.model, ex.Request(train, classes=[5]), "retrain", recipe=recipe)
+    later = ex.Request(train, classes=[5])
+    report = ex.audit({"second": from_file(second.model)}, later, unseen=test, recipe=recipe, **LIGHT)
+    known = ex.audit({"second": second}, second.request, unseen=test, recipe=recipe, **LIGHT)
+    assert report.results["question"] == known.results["question"]
+    assert report.results["question"]["gone"] == len(first.request.forget)
+    row, same = ([r for r in one.rows if r["method"] == "second"][0] for one in (report, known))
+    assert {k: row[k] for k in ("ua", "ra", "ta", "verdict")} == {k: same[k] for k in ("ua", "ra", "ta", "verdict")}
+    assert row["ra"] > 95  # of rows that it has learned: those of class 3 are no part of it
+    both_months = {"first": from_file(first.model), "second": from_file(second.model)}
+    assert ex.audit(both_months, later, unseen=test, **LIGHT).results["question"]["gone"] == len(first.request.forget)
+    with pytest.raises(ExpungeError, match=r"first has forgotten 146 rows.* 0 of the 146 asked for.* 146 others"):
+        ex.audit({"first": from_file(first.model)}, later, unseen=test, **LIGHT)
+    with pytest.raises(
+        ExpungeError, match=r"second has forgotten .* 0 of the \d+ that are gone.*Request\(\.\.\., gone="
+    ):
+        ex.audit({"second": from_file(second.model)}, later.after(ex.Request(train, classes=[4])), unseen=test, **LIGHT)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -30,7 +30,7 @@ from expunge.data.adapt import rows_like
 from expunge.data.rows import Rows
 from expunge.data.unseen import shared_rows
 from expunge.errors import ExpungeError, UnknownName, raise_if
-from expunge.gone import history
+from expunge.gone import judged_after, record
 from expunge.method import Result
 from expunge.pool import Pool
 from expunge.recipe import Recipe, TrainedBy, as_recipe
@@ -141,8 +141,9 @@ def audit(
     unseen_rows = rows_like(unseen, request.rows)
     given = {str(name): _listed(some) for name, some in models.items()}
     entrants = {name: [_entrant(name, m, unseen_rows) for m in some] for name, some in given.items()}
-    for entrant in entrants.get(ORIGINAL, []):
-        request = request.after(history(entrant.model, request))
+    originals = [record(entrant.model) for entrant in entrants.get(ORIGINAL, [])]
+    files = {n: [record(m) for m in some if isinstance(m, nn.Module)] for n, some in given.items() if n != ORIGINAL}
+    request = judged_after(request, originals, files)
     raise_if(_other_requests(given, request))
     known = as_recipe(recipe) if recipe is not None else None
     if not entrants and known is None:

@@ -15,7 +15,7 @@ from expunge.artifact.ledger import Ledger
 from expunge.artifact.saliency import BATCH, kept, measure
 from expunge.data.adapt import rows_like
 from expunge.errors import ExpungeError, raise_if
-from expunge.gone import history
+from expunge.gone import history, record
 from expunge.loss import Loss
 from expunge.method import Job, Method, Result, check, perform
 from expunge.pool import Pool
@@ -119,7 +119,7 @@ def unlearn(
         raise ExpungeError(f"The method is a name, such as 'finetune', or an instance, FineTune(epochs=3); got {got}.")
     elif fields:
         raise ExpungeError(f"{', '.join(fields)}: set fields on the method itself, {type(method).__name__}(...).")
-    request = request.after(history(model, request))
+    request = request.after(history(record(model), request))
     known = as_recipe(recipe) if recipe is not None else None
     task = asked_for(task, request, model, known)
     ledger = ledger if ledger is not None else getattr(model, "_expunge_ledger", None)
@@ -175,7 +175,7 @@ def saliency(
     Cost: one forward and backward pass over the forget rows, one row at a time but for `"abs_of_sum"`.
     """
     _check_kinds(model, request)
-    request = request.after(history(model, request))
+    request = request.after(history(record(model), request))
     task = asked_for(task, request, model)
     raise_if(task.problems(model, request.rows.take(request.keep[:2])))
     run = replace(run or Run(), device=(run or Run()).device_of(model))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from expunge.experiment import load_data
 from shell import SMALL, Shell, numbers, read_csv, read_json, write_yaml
 
 
@@ -39,6 +40,48 @@ def test_given_files_are_judged_as_the_run_that_made_them(
             assert by["tuned", seed][column] == run["finetune", seed][column]
     assert by["one", "0"]["ua"] == run["random_label", "0"]["ua"]
     assert by["one", "0"]["seconds"] == ""  # nobody said how long it took
+
+
+def test_what_the_files_of_a_second_request_had_forgotten_before_is_gone(
+    expunge: Shell, finished: Path, tmp_path: Path
+) -> None:
+    """Month after month from the command line: the weights say what went before, or the file of settings does."""
+    config: dict[str, Any] = {key: value for key, value in SMALL.items() if key != "methods"}
+    first = finished / "models" / "random_label-seed0.safetensors"
+    told = ["--model", "mlp", "--model-set", "hidden=[32]", "--data", "digits", "--method", "random_label"]
+    outcome = expunge("unlearn", *told, "--weights", first, "--classes", "5", "--out", tmp_path / "second")
+    assert outcome.code == 0, outcome.err
+    weights = str(tmp_path / "second" / "weights.safetensors")
+    bare = str(tmp_path / "bare.safetensors")
+    save_file(load_file(weights), bare)
+    ids = [i for i, y in enumerate(load_data({"name": "digits"})[0].y.tolist()) if y == 3]
+    found = []
+    for given, request in ((weights, {"classes": [5]}), (bare, {"classes": [5], "gone": ids})):
+        changes: dict[str, Any] = {"request": request, "models": {"mine": given}, "out": str(tmp_path / "out")}
+        outcome = expunge("audit", write_yaml(tmp_path / "audit.yaml", config, **changes), "--force")
+        assert outcome.code == 0, outcome.err
+        assert read_json(tmp_path / "out" / "results.json")["question"]["gone"] == len(ids)
+        found.append([row for row in read_csv(tmp_path / "out") if row["method"] == "mine"])
+    assert found[0] == found[1]
+    outcome = expunge(
+        "check",
+        write_yaml(tmp_path / "audit.yaml", config, models={"mine": str(first)}, **{"request": {"classes": [5]}}),
+    )
+    assert (outcome.code, "mine has forgotten 146 rows" in outcome.err) == (2, True), outcome.err
+    (tmp_path / "gone.txt").write_text("\n".join(map(str, ids)))
+    outcome = expunge(
+        "unlearn",
+        *told,
+        "--weights",
+        bare,
+        "--classes",
+        "7",
+        "--gone",
+        tmp_path / "gone.txt",
+        "--out",
+        tmp_path / "third",
+    )
+    assert "146 more are already gone" in outcome.out
 
 
 def test_the_models_of_a_run_are_judged_to_the_same_numbers(

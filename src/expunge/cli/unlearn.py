@@ -17,6 +17,9 @@ def unlearn(
     classes: list[str] = typer.Option([], help="Classes to forget, e.g. 3 or 3,5 or cat,dog."),
     ids: list[Path] = typer.Option([], help="A text or CSV file with the ids to forget."),
     fraction: Optional[float] = typer.Option(None, help="Forget a random share of the rows."),  # noqa: UP045
+    gone: list[Path] = typer.Option(
+        [], help="Likewise those that earlier requests removed, where the weights do not say."
+    ),
     changes: list[str] = typer.Option([], "--set", help="A field of the method, e.g. epochs=5."),
     model_fields: list[str] = typer.Option([], "--model-set", help="A field of the model, e.g. width=16."),
     ledger: Optional[Path] = typer.Option(None, help="The ledger of the model's training, for methods that need it."),  # noqa: UP045
@@ -57,6 +60,8 @@ def unlearn(
         chosen = {k: v for k, v in asked.items() if v is not None}
         if fraction is not None:
             chosen["seed"] = seed
+        if gone:
+            chosen["gone"] = one_file(gone, "--gone")
         check_request(chosen)
     with collected(problems):
         tensors, about = io.read_tensors(weights)

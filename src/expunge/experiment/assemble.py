@@ -22,7 +22,7 @@ from expunge.errors import ExpungeError, near, raise_if
 from expunge.experiment import parts
 from expunge.experiment.parts import collecting
 from expunge.experiment.text import changed, parse_file
-from expunge.gone import history
+from expunge.gone import Record, judged_after, record
 from expunge.method import Method
 from expunge.recipe import OwnRecipe, Recipe, TrainedBy
 from expunge.request import GONE, Request
@@ -212,13 +212,14 @@ def _fitting(experiment: Experiment, places: Mapping[str, str]) -> Experiment:
     files = {f"models.{row}": paths for row, paths in experiment.given.items()}
     if experiment.weights is not None:
         files["model.weights"] = [experiment.weights]
-    request = experiment.request
+    request, records = experiment.request, dict[str, list[Record]]()
     for where, paths in files.items() if not problems else ():
         for path in paths:
             with collecting(problems, where):
-                loaded, _ = experiment.load(path)
-                if where in ("model.weights", f"models.{ORIGINAL}"):
-                    request = request.after(history(loaded, request))
+                records.setdefault(where, []).append(record(experiment.load(path)[0]))
+    originals = [one for where in ("model.weights", f"models.{ORIGINAL}") for one in records.pop(where, ())]
+    with collecting(problems):
+        request = judged_after(request, originals, records)
     if model is not None:
         task = default_task(request, model, experiment.recipe)
         problems += [f"model: {problem}" for problem in task.problems(model, experiment.train)]

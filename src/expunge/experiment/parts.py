@@ -73,8 +73,8 @@ def make_request(train: Rows, config: Config) -> Request:
 
 def check_request(config: Config) -> None:
     """Refuse a request that cannot be, whatever the data."""
-    _known(config, ("classes", "ids", "fraction", "seed", "stratify"))
-    check_form(**config)
+    _known(config, ("classes", "ids", "fraction", "seed", "stratify", "gone"))
+    check_form(**{key: value for key, value in config.items() if key != "gone"})
 
 
 def check_model(config: Config) -> None:
