@@ -256,7 +256,7 @@ def test_models_read_from_files_are_judged_after_all_that_they_forgot(
     known = ex.audit({"second": second}, second.request, unseen=test, recipe=recipe, **LIGHT)
     assert report.results["question"] == known.results["question"]
     assert report.results["question"]["gone"] == len(first.request.forget)
-    row, same = ([r for r in one.rows if r["method"] == "second"][0] for one in (report, known))
+    row, same = (next(r for r in one.rows if r["method"] == "second") for one in (report, known))
     assert {k: row[k] for k in ("ua", "ra", "ta", "verdict")} == {k: same[k] for k in ("ua", "ra", "ta", "verdict")}
     assert row["ra"] > 95  # of rows that it has learned: those of class 3 are no part of it
     both_months = {"first": from_file(first.model), "second": from_file(second.model)}
