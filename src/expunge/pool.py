@@ -50,7 +50,7 @@ class Pool:
         self, recipe: TrainedBy, rows: Rows, store: Store | None = None, like: nn.Module | None = None
     ) -> None:
         self.recipe, self.rows, self.store, self.like = recipe, rows, store, like
-        self.memory: dict[tuple[str, int], Trained] = {}
+        self.memory: dict[str, Trained] = {}
 
     def key(self, index: Tensor, run: Run) -> dict[str, Any]:
         """Everything that the model trained on these positions depends on."""
@@ -60,10 +60,9 @@ class Pool:
         """The model trained on the rows at these positions with the run's seed."""
         index = index.sort().values
         key = self.key(index, run)
-        short = (key["part"], run.seed)
-        if short not in self.memory:
-            self.memory[short] = self._kept(key, run) or self._made(key, index, run)
-        return self.memory[short]
+        if str(key) not in self.memory:
+            self.memory[str(key)] = self._kept(key, run) or self._made(key, index, run)
+        return self.memory[str(key)]
 
     def recorded(self, index: Tensor, run: Run) -> tuple[Trained, Ledger]:
         """As `train`, with the ledger of that training, which is made where it is not kept.
@@ -80,7 +79,7 @@ class Pool:
         kept = self._kept(key, run)
         if kept is None or not ledger.ends_at(kept.model):
             kept = self._made(key, index, run, ledger)
-        self.memory[key["part"], run.seed] = kept
+        self.memory[str(key)] = kept
         return kept, ledger
 
     def _kept(self, key: dict[str, Any], run: Run) -> Trained | None:

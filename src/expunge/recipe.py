@@ -284,6 +284,9 @@ def training_key(recipe: TrainedBy, rows: Rows, index: Tensor, run: Run) -> dict
     noising = {k: v for k, v in (told.pop("diffusion", None) or {}).items() if k not in UNTRAINED}
     told |= {"diffusion": noising} if noising else {}
     where = {"device": torch.device(run.device or "cpu").type, "precision": run.precision}
+    if isinstance(recipe, Recipe):  # a run may say the same once more, or override it
+        where["precision"] = "auto" if run.precision == recipe.precision else run.precision
+        where |= {} if run.augment in (None, recipe.augment) else {"augment": run.augment}
     return {"data": rows.hash, "part": part, "recipe": told, "seed": run.seed, **where}
 
 

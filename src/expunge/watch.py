@@ -39,12 +39,16 @@ class Log:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, other: Log) -> None:
-        """Count what another descent did as well."""
+    def count(self, other: Log) -> None:
+        """Count what another descent took, and leave out what came of it."""
         self.steps += other.steps
         self.examples += other.examples
         self.seconds += other.seconds
         self.losses += other.losses
+
+    def add(self, other: Log) -> None:
+        """Take in what another descent did as well."""
+        self.count(other)
         self.stopped = self.stopped or other.stopped
         self.notes += other.notes
         self.facts |= other.facts

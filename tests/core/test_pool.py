@@ -94,6 +94,22 @@ def test_whatever_changes_means_a_training_of_its_own(change, spied, store):
     assert trained(Pool(recipe, rows, store), index, seed).cached
 
 
+def test_a_run_that_overrides_the_recipe_means_a_training_of_its_own(spied, store):
+    def made(pool, **run):
+        return pool.train(PART, Run(seed=0, **run))
+
+    pool = Pool(RECIPE, spied, store)
+    plain = made(pool)
+    assert bits(made(pool, augment="crop").model) != bits(plain.model)
+    assert bits(made(Pool(RECIPE, spied, store)).model) == bits(plain.model)
+    cropped = Pool(replace(RECIPE, augment="crop"), spied, store)
+    made(cropped)
+    assert made(cropped, augment="crop") is made(cropped)  # it says what the recipe says
+    exact = Pool(replace(RECIPE, precision="float32"), spied, store)
+    assert made(exact, precision="float32") is made(exact)
+    assert made(exact, precision="bfloat16") is not made(exact)
+
+
 def test_one_pool_keeps_seeds_and_parts_apart(spied):
     pool = Pool(RECIPE, spied)
     made = [trained(pool), trained(pool, seed=1), trained(pool, torch.arange(50))]

@@ -47,6 +47,9 @@ class Damping(Method):
         with torch.no_grad():
             last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
             last.bias[3] -= self.strength
+        job.log.notes.append(f"Lowered by {self.strength:g}.")
+        job.log.facts["lowered"] = job.made["lowered"] = self.strength
+        job.log.stopped = "" if self.strength > 2 else "step 1: weak"
         return model
 
 
@@ -76,6 +79,16 @@ def test_the_dial_goes_up_until_it_is_enough_and_then_by_halves(mlp, three, test
         assert any(math.isclose(value, m) for m in middles + steps)
     assert min(strong) / weak < 10
     assert result.log.facts["search"]["value"] in strong
+
+
+def test_what_is_said_of_the_result_is_said_of_the_best_try_alone(mlp, three, test):
+    result = searched(mlp, three, Damping(strength=1.0), unseen=test, enough=0.0)
+    best = result.log.facts["search"]["value"]
+    assert len(Damping.asked) > 2
+    assert best not in (Damping.asked[0], Damping.asked[-1])
+    assert result.log.facts["lowered"] == result.made["lowered"] == best
+    assert [note for note in result.log.notes if note.startswith("Lowered")] == [f"Lowered by {best:g}."]
+    assert not result.log.stopped
 
 
 def test_too_strong_a_start_is_turned_down_and_a_divergence_counts_as_too_strong(mlp, three, test):

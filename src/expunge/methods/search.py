@@ -109,7 +109,7 @@ class Search(Method):
         if self.select == "oracle_gap" and job.pool is not None:
             oracle = job.pool.train(job.request.keep, job.run).model
         judge = Judge(model, job, self.sample, oracle)
-        best: tuple[nn.Module, Judged, float] | None = None
+        best: tuple[nn.Module, Judged, float, Job] | None = None
         tried: list[dict[str, Any]] = []
         applied, turning = 0, self._dial.values(self.factor)
         value = next(turning)
@@ -123,19 +123,18 @@ class Search(Method):
                 tried.append({"value": value, "failed": f"refused: {error}"})
             else:
                 applied += 1
-                log = Log()
+                own = replace(job, log=Log(), made={})  # what other tries found is not true of the best
                 try:
-                    out = method.apply(copy.deepcopy(model), replace(job, log=log))
+                    out = method.apply(copy.deepcopy(model), own)
                     judged = judge(out)
                     tried.append({"value": value, **judged.facts})
                     answer = "weak" if judged.weak else "strong"
                     if best is None or judged.distance < best[1].distance:
-                        best = out, judged, value
+                        best = out, judged, value, own
                 except Diverged as error:
                     tried.append({"value": value, "failed": f"diverged: {error}"})
                     answer = "strong"
-                log.notes = [note for note in log.notes if note not in job.log.notes]  # once, not with each try
-                job.log.add(log)
+                job.log.count(own.log)
             if best is not None and best[1].distance <= self.enough:
                 break
             try:
@@ -145,7 +144,9 @@ class Search(Method):
         if best is None:
             way = "lower" if self._dial.rises else "raise"
             raise Diverged(f"search: {self._method} diverged at every value of {self._dial.name}; {way} it.")
-        out, judged, value = best
+        out, judged, value, own = best
+        job.log.add(Log(stopped=own.log.stopped, notes=own.log.notes, facts=own.log.facts))
+        job.made.update(own.made)
         self._tell(job, tried, applied, judged, value)
         return out
 
