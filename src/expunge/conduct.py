@@ -141,7 +141,7 @@ def _unlearned(
         "original": io.model_digest(original),
         "request": experiment.request.hash,
         "method": method.to_config(),
-        "code": [describe_function(type(m)) for m in (method, *getattr(method, "steps", ()))],
+        "code": [describe_function(type(m)) for m in method.within],
         "recipe": recipe.describe() if recipe is not None else None,
         "unseen": experiment.held.hash if experiment.held is not None else None,
         "seed": seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -130,18 +130,25 @@ class Method(Typed):
     name: ClassVar[str]
     card: ClassVar[Card]
 
+    @property
+    def within(self) -> tuple[Method, ...]:
+        """This method, and every one that it applies in its turn."""
+        steps: tuple[Method, ...] = getattr(self, "steps", ())
+        return (self, *(inner for step in steps for inner in step.within))
+
     @abstractmethod
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """The unlearned model. `model` is a private copy, and may be changed and returned."""
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """Why this method cannot serve this request, a sentence each, told before any compute.
 
         Args:
             model: the original.
             request: what must go.
             task: what the model computes.
-            given: what there is of `"recipe"`, `"ledger"` and `"unseen"` rows.
+            given: what there is of `"recipe"`, `"ledger"` and `"unseen"` rows, by these names; a ledger that is still
+                to be made is given by its settings.
         """
         found = []
         if request.scope not in self.card.scope:
@@ -228,7 +235,7 @@ class Result:
 
 
 def check(
-    model: nn.Module, request: Request, method: Method, task: Task, given: Collection[str], suitable: str = ""
+    model: nn.Module, request: Request, method: Method, task: Task, given: Mapping[str, Any], suitable: str = ""
 ) -> None:
     """Refuse what cannot work, all reasons at once, before compute.
 

@@ -127,7 +127,8 @@ def unlearn(
     if opened is not None and opened.about is None:
         raise ExpungeError(f"There is no ledger in {opened.path}; it is made while a model is trained.")
     held = rows_like(unseen, request.rows) if unseen is not None else None
-    given = {name for name, one in (("recipe", known), ("ledger", opened), ("unseen", held)) if one is not None}
+    has = {"recipe": known, "ledger": opened, "unseen": held}
+    given = {name: one for name, one in has.items() if one is not None}
     others = [name for name in suitable(request.scope, task.family, given) if name != method.name]
     hint = f"Methods for this request: {', '.join(others)}." if others else ""
     check(model, request, method, task, given, hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -276,6 +277,33 @@ def test_a_request_that_a_ledger_would_refuse_is_told_before_the_training(tmp_pa
         experiment = from_dict({**SMALL, "recipe": recipe, "methods": methods, **change, "out": str(tmp_path / "run")})
         assert list(experiment.methods) == [*methods[:2], "amnesiac"]
     conduct(experiment)  # and then the ledger serves it
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "chain", "steps": ["amnesiac", {"name": "finetune", "epochs": 1}]},
+        {"name": "search", "of": "amnesiac"},
+        {"name": "search", "of": {"name": "chain", "steps": ["amnesiac", "finetune"]}, "dial": "0.scale"},
+    ],
+)
+def test_a_ledger_that_would_refuse_a_method_within_another_is_told_before_the_training(method: dict[str, Any]) -> None:
+    recipe = {**SMALL["recipe"], "ledger": {"keep": 1.0}}
+    with pytest.raises(Problems, match=r"Every step of the training \(seed 0\) shows some of the 146 rows"):
+        from_dict({**SMALL, "recipe": recipe, "methods": [method]})
+    recipe["ledger"] = {"keep": 1.0, "record": "sample", "sensitive": [3, 5]}
+    with pytest.raises(Problems, match="sensitive"):
+        from_dict({**SMALL, "recipe": recipe, "methods": [method], "request": {"ids": [7]}})
+
+
+def test_unseen_rows_that_do_not_serve_a_method_are_told_before_the_training(tmp_path: Path) -> None:
+    """Of class 3 nobody holds a row that the models have not seen."""
+    train, test = ex.data.load("digits", limit=300)
+    test = test.take(test.y != 3)
+    np.savez(tmp_path / "d.npz", x_train=train.source, y_train=train.y, x_test=test.source, y_test=test.y)
+    config = {**SMALL, "data": {"path": str(tmp_path / "d.npz"), "validation": 0.3}}
+    with pytest.raises(Problems, match=r"methods\.0 \(scrub\): unseen holds no row of 3, of which rows are to be"):
+        from_dict({**config, "methods": [{"name": "scrub", "rewind": True}]})
 
 
 def test_rows_that_cannot_be_grouped_are_told_with_the_rest() -> None:

@@ -206,7 +206,7 @@ def test_a_step_of_a_chain_is_turned(mlp, three, test):
     )
     assert asked == Search(of=GradientAscent().then(FineTune()), dial="1.lr")
     assert registry.from_config(asked.to_config()) == asked
-    assert [m.name for m in asked.steps] == ["chain", "gradient_ascent", "finetune"]
+    assert [m.name for m in asked.within] == ["search", "chain", "gradient_ascent", "finetune"]
 
 
 def test_it_stops_as_soon_as_a_result_is_near_enough(mlp, three, test):

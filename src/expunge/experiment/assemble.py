@@ -229,8 +229,9 @@ def _fitting(experiment: Experiment, places: Mapping[str, str]) -> Experiment:
         problems += [f"audit: {problem}" for problem in generation_problems(experiment.terms.generation, task, request)]
         ledger, asked = experiment.ledger, request.rows.ids[request.forget.numpy()]
         has = {"recipe": experiment.recipe, "ledger": ledger, "unseen": experiment.held}
-        given = {name for name, there in has.items() if there is not None}
-        subtracting = [row for row, m in experiment.methods.items() if getattr(m, "allow_full", None) is False]
+        given = {name: there for name, there in has.items() if there is not None}
+        within = {row: method.within for row, method in experiment.methods.items()}
+        subtracting = [row for row, ms in within.items() if any(getattr(m, "allow_full", None) is False for m in ms)]
         whole: list[str] = []
         with collecting(problems, "recipe"):  # rows that cannot be grouped, as above
             whole = _whole(experiment) if subtracting else []
@@ -238,7 +239,7 @@ def _fitting(experiment: Experiment, places: Mapping[str, str]) -> Experiment:
             told = method.problems(model, request, task, given)
             if ledger is not None:
                 told += method.ledger_problems(ledger)
-                told += request_problems(ledger, asked) if "ledger" in method.card.needs else []
+                told += request_problems(ledger, asked) if any("ledger" in m.card.needs for m in within[row]) else []
             if row in subtracting:
                 told += whole
             problems += [f"{places[row]} ({row}): {problem}" for problem in told]

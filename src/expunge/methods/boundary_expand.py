@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class BoundaryExpand(GradientMethod):
         dial="lr",
     )
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every method, and a last layer that cannot be given one more output."""
         found = super().problems(model, request, task, given)
         classes, trial = request.rows.num_classes, copied(model)

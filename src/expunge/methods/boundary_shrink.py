@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class BoundaryShrink(GradientMethod):
         """The step is above 0."""
         return [] if 0 < self.step < float("inf") else [f"step must be above 0; got {self.step!r}."]
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every method, and inputs that have no gradient."""
         found = super().problems(model, request, task, given)
         x_1 = request.rows.x(request.keep[:1])

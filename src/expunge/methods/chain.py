@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -43,7 +43,7 @@ class Chain(Method):
         flat = [inner for step in self.steps for inner in (step.steps if isinstance(step, Chain) else (step,))]
         object.__setattr__(self, "steps", tuple(flat))
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """The problems of every step."""
         return [problem for step in self.steps for problem in step.problems(model, request, task, given)]
 

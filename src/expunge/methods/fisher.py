@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Fisher(OneStep):
     counts: ClassVar[tuple[str, ...]] = ("samples",)
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"labels": ("model", "own")}
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every such method, and no head to zero."""
         found = super().problems(model, request, task, given)
         if self.zero_head and not request.classes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
+from typing import Any
 
 from torch import nn
 
@@ -65,7 +66,7 @@ class GradientMethod(Method):
         """The one phase of this method, with those of its fields that a phase has."""
         return Phase.of(self, terms=self.terms())
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every method, and a region that the model does not have, or that cannot be measured on it."""
         found = super().problems(model, request, task, given)
         with collected(found, f"{self.name}: "):

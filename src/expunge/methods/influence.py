@@ -6,9 +6,9 @@ Shapes: d weights that are trained, all of them in one line.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class Influence(OneStep):
         good = self.reach is None or 0 < self.reach < math.inf
         return [] if good else [f"reach must be a number above 0, or none; got {self.reach!r}."]
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every such method, and more gradients than can be served."""
         found = super().problems(model, request, task, given)
         each = request.rows.num_classes if self.labels == "model" else 1

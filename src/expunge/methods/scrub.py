@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
-from expunge.errors import raise_if
 from expunge.loss import Distillation, frozen
 from expunge.method import NEEDED, Card, Job
 from expunge.methods.gradient import GradientMethod
@@ -81,11 +80,13 @@ class Scrub(GradientMethod):
             found.append(f"temperature must be above 0; got {self.temperature!r}.")
         return found
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
-        """As for every method, and no rows to rewind by."""
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
+        """As for every method, and no rows to rewind by, or too few."""
         found = super().problems(model, request, task, given)
         if self.rewind and "unseen" not in given:
             found.append(f"{self.name} with rewind {NEEDED['unseen']}")
+        elif self.rewind:
+            found += rewind_problems(request, given["unseen"])
         return found
 
     def terms(self) -> tuple[Term, ...]:
@@ -94,8 +95,6 @@ class Scrub(GradientMethod):
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """Both parts in turn, then retain alone; then rewind, if asked for."""
-        if self.rewind and job.unseen is not None:
-            raise_if(rewind_problems(job.request, job.unseen))
         teacher = frozen(model, job.run.device_of(model))
         forget, retain = self.terms()
         forget = replace(forget, loss=Distillation(teacher, self.temperature))

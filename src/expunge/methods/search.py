@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -86,16 +86,18 @@ class Search(Method):
 
     @property
     def steps(self) -> tuple[Method, ...]:
-        """The method that is applied, and its steps where it has some."""
-        return (self._method, *getattr(self._method, "steps", ()))
+        """The method that is applied."""
+        return (self._method,)
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """The method's own, and what the rule lacks."""
         found = super().problems(model, request, task, given) + self._method.problems(model, request, task, given)
         if request.scope == "samples" and "unseen" not in given:
             found.append(f"search among samples {NEEDED['unseen']}")
         if self.select == "oracle_gap" and "recipe" not in given:
             found.append(f"search by oracle_gap {NEEDED['recipe']}")
+        if not found and "unseen" in given:
+            found += [f"search: {problem}" for problem in unseen_problems(model, request, task, given["unseen"])]
         return found
 
     def ledger_problems(self, settings: Settings) -> list[str]:
@@ -104,7 +106,6 @@ class Search(Method):
 
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """The best of the results."""
-        raise_if([f"search: {problem}" for problem in unseen_problems(model, job)])
         oracle = None
         if self.select == "oracle_gap" and job.pool is not None:
             oracle = job.pool.train(job.request.keep, job.run).model
@@ -170,7 +171,8 @@ class Search(Method):
         """
         method = self._dial.at(value)
         has = {"recipe": job.pool, "ledger": job.ledger, "unseen": job.unseen}
-        found = method.problems(model, job.request, job.task, {name for name, one in has.items() if one is not None})
+        given = {name: one for name, one in has.items() if one is not None}
+        found = method.problems(model, job.request, job.task, given)
         raise_if(found + (method.ledger_problems(job.ledger.settings) if job.ledger is not None else []))
         return method
 

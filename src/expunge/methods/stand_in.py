@@ -12,6 +12,7 @@ from expunge.data.rows import Rows
 from expunge.method import Job
 from expunge.outputs import outputs
 from expunge.request import Request
+from expunge.task.base import Task
 
 TOLERATED = 1.0  # percent of a forgotten class
 
@@ -120,18 +121,15 @@ class Judge:
         return 100 * float((z_NC.argmax(1) == y_N).float().mean()), confidence_N
 
 
-def unseen_problems(model: nn.Module, job: Job) -> list[str]:
-    """Why the unseen rows are nothing to judge by, a sentence each."""
-    rows, request = job.unseen, job.request
-    if rows is None:
-        return []
+def unseen_problems(model: nn.Module, request: Request, task: Task, rows: Rows) -> list[str]:
+    """Why these unseen rows are nothing to judge by, a sentence each."""
     if request.scope == "samples" and not len(_kept(request, rows)):
         return [
             f"unseen ({rows.name}) holds no row of a class that stays; what forgotten rows are to be like is asked "
             "of such rows."
         ]
     if len(rows) and rows.shape != request.rows.shape:
-        return job.task.problems(model, rows.take(torch.arange(min(2, len(rows)))))
+        return task.problems(model, rows.take(torch.arange(min(2, len(rows)))))
     return []
 
 

@@ -5,9 +5,9 @@ Shapes: N images of noise; `...` is the shape of one input.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ class Unsir(GradientMethod):
             found.append("saliency is measured on the forget rows, which this method never reads; take another region.")
         return found
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every method, and inputs that cannot be noise, and retain rows of a class that must go."""
         found = super().problems(model, request, task, given)
         x_1 = request.rows.x(request.keep[:1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
@@ -75,7 +75,7 @@ class SVDForget(Method):
                 problems.append(f"{field} must be 1 or more; got {getattr(self, field)!r}.")
         raise_if([f"{self.name}: {p}" for p in problems])
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every method, and no layer to edit, or classes of which too few rows are there."""
         found = super().problems(model, request, task, given)
         layers, others = find_layers(model)

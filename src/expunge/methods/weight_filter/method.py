@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -110,7 +110,7 @@ class WeightFilter(Method):
             problems.append("layers must name one layer at least; for all but the head, leave it out.")
         raise_if([f"{self.name}: {p}" for p in problems])
 
-    def problems(self, model: nn.Module, request: Request, task: Task, given: Collection[str]) -> list[str]:
+    def problems(self, model: nn.Module, request: Request, task: Task, given: Mapping[str, Any]) -> list[str]:
         """As for every method, layers that cannot be gated, and retain rows of a class that must go."""
         found = super().problems(model, request, task, given)
         layers, others = find_layers(model)
