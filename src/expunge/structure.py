@@ -40,12 +40,21 @@ def structure_digest(model: nn.Module) -> str:
 
 
 def _of_class(kind: type) -> str:
-    """Its name, and the code of its methods down to PyTorch's own classes."""
+    """Its name, the code of its methods and the values it holds, down to PyTorch's own classes."""
     if kind not in _CLASSES:
+        _CLASSES[kind] = ""  # a class may hold itself
         theirs = [c for c in kind.__mro__ if not (c is object or c.__module__.split(".")[0] == "torch")]
-        functions = [f for c in theirs for f in vars(c).values()]
-        _CLASSES[kind] = repr((kind.__module__, kind.__qualname__, [part for f in functions for part in _code(f)]))
+        told = [part for c in theirs for name, member in vars(c).items() for part in _of_member(name, member)]
+        _CLASSES[kind] = repr((kind.__module__, kind.__qualname__, told))
     return _CLASSES[kind]
+
+
+def _of_member(name: str, member: Any) -> Iterator[str]:
+    code = list(_code(member))
+    yield from code
+    if not code and not name.startswith("__"):
+        yield name
+        yield from _told(member, set())
 
 
 def _told(value: Any, seen: Set[int]) -> Iterator[str]:
@@ -88,19 +97,22 @@ def _bytes(value: Tensor | npt.NDArray[Any]) -> str:
     return hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()
 
 
-def _code(function: Any) -> Iterator[str]:
+def _code(function: Any, seen: Set[int] = frozenset()) -> Iterator[str]:
     """The code of a function, method or property, with what it has closed over; nothing of one that is compiled."""
     if isinstance(function, property):
         function = function.fget
     function = getattr(function, "__func__", function)
     code: CodeType | None = getattr(function, "__code__", None)
-    if code is None:
+    if code is None or id(function) in seen:
         return
     yield from _instructions(code)
     cells: tuple[Any, ...] = getattr(function, "__closure__", None) or ()
-    for value in (*_contents(cells), *(getattr(function, "__defaults__", None) or ())):
+    held = (getattr(function, "__defaults__", None) or (), getattr(function, "__kwdefaults__", None) or {})
+    for value in (*_contents(cells), *held[0], *held[1].values()):
         if isinstance(value, PLAIN):
             yield repr(value)
+        elif inspect.isroutine(value):  # what a decorator wraps
+            yield from _code(value, seen | {id(function)})
 
 
 def _contents(cells: tuple[Any, ...]) -> Iterator[Any]:

@@ -81,6 +81,50 @@ def test_hooks_that_differ_in_their_code_or_in_what_they_close_over():
     assert told[0] == told[2] != told[1]
 
 
+def doubled(forward):
+    @functools.wraps(forward)
+    def wrapped(self, x):
+        return 2 * forward(self, x)
+
+    return wrapped
+
+
+def one_of(kind, **members):
+    """A class of the same name with other members, as after an edit of the file."""
+    return type("Net", (Net,), {"__module__": kind, "__qualname__": "Net", **members})()
+
+
+def plus(n):
+    def forward(self, x, *, more=n):
+        return Net.forward(self, x) + more
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ({"factor": 0.5}, {"factor": 0.6}),
+        ({"factors": (1, {"a": torch.ones(2)})}, {"factors": (1, {"a": torch.zeros(2)})}),
+        ({"forward": doubled(lambda self, x: x + 1)}, {"forward": doubled(lambda self, x: x - 1)}),
+        ({"forward": plus(1)}, {"forward": plus(2)}),
+        ({"act": staticmethod(torch.relu)}, {"act": staticmethod(torch.tanh)}),
+    ],
+)
+def test_what_a_class_holds_is_told(here, there):
+    assert structure_digest(one_of("a", **here)) != structure_digest(one_of("a", **there))
+    assert structure_digest(one_of("a", **here)) == structure_digest(one_of("a", **here))
+
+
+def test_a_class_that_holds_itself_ends():
+    net = Net()
+    Net.kind = Net
+    try:
+        assert structure_digest(net) == structure_digest(copy.deepcopy(net))
+    finally:
+        del Net.kind
+
+
 def test_an_edited_forward_is_told():
     net, other = edited()
     assert (str(net), str(type(net))) == (str(other), str(type(other)))
