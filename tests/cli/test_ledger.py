@@ -69,6 +69,26 @@ def test_it_states_how_far_values_are_rounded(expunge: Shell, folder: Path, tmp_
     assert said in expunge("ledger", tmp_path / "rounded").out
 
 
+def test_rows_are_forgotten_and_purged_by_one_command(expunge: Shell, tmp_path: Path) -> None:
+    train, _ = ex.data.load("digits")
+    recipe = ex.Recipe(model={"name": "mlp", "hidden": [16]}, batch_size=64, epochs=1, ledger={"keep": 1.0})
+    ex.io.save_weights(tmp_path / "mlp.safetensors", recipe(train, ledger=tmp_path / "ledger"))
+    ids = train.ids[[0, 1]].tolist()
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, ids)))
+    words: list[object] = ["unlearn", "--model", "mlp", "--model-set", "hidden=[16]", "--data", "digits", "--purge"]
+    words += ["--weights", tmp_path / "mlp.safetensors", "--ids", tmp_path / "ids.txt", "--method", "amnesiac"]
+    assert "give --ledger as well" in expunge.refuses(*words, "--out", tmp_path / "out")
+    touched = ex.Ledger(tmp_path / "ledger").touched(ids)
+    outcome = expunge(*words, "--out", tmp_path / "out", "--ledger", tmp_path / "ledger")
+    assert outcome.code == 0, outcome.err
+    ledger = ex.Ledger(tmp_path / "ledger")
+    assert ledger.purges[-1] in outcome.out
+    assert set(ledger.stored.tolist()).isdisjoint(touched.steps)
+    with pytest.raises(ex.ExpungeError, match="2 of 2 ids took part in no step that the ledger holds"):
+        ledger.touched(ids)
+    assert (tmp_path / "out" / "weights.safetensors").exists()
+
+
 def test_it_reads_ids_from_a_file_and_verifies(expunge: Shell, folder: Path, tmp_path: Path) -> None:
     train, _ = ex.data.load("digits", limit=300)
     wanted = train.ids[:2].tolist()

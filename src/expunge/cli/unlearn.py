@@ -23,6 +23,7 @@ def unlearn(
     changes: list[str] = typer.Option([], "--set", help="A field of the method, e.g. epochs=5."),
     model_fields: list[str] = typer.Option([], "--model-set", help="A field of the model, e.g. width=16."),
     ledger: Optional[Path] = typer.Option(None, help="The ledger of the model's training, for methods that need it."),  # noqa: UP045
+    purge: bool = typer.Option(False, help="Afterwards remove the rows' updates and ids from the ledger for good."),
     seed: int = typer.Option(0, help="Of every random draw."),
     force: bool = typer.Option(False, help="Write into a folder that holds something else."),
 ) -> None:
@@ -34,10 +35,11 @@ def unlearn(
     import sys
 
     from expunge import io
+    from expunge.artifact.ledger import Ledger
     from expunge.cli.ledger import only_ledger
     from expunge.cli.parts import class_list, command_line, one_file, values
     from expunge.dossier import versions
-    from expunge.errors import collected, raise_if
+    from expunge.errors import ExpungeError, collected, raise_if
     from expunge.experiment import build_model, load_data, make_request
     from expunge.experiment.parts import check_model, check_request
     from expunge.registry import make
@@ -66,7 +68,9 @@ def unlearn(
     with collected(problems):
         tensors, about = io.read_tensors(weights)
     with collected(problems):
-        recorded = None if ledger is None else only_ledger(ledger)
+        recorded = None if ledger is None else Ledger(only_ledger(ledger))
+        if purge and recorded is None:
+            raise ExpungeError("--purge removes what was taken back from a ledger: give --ledger as well.")
     raise_if(problems + io.folder_problems(out, force))
     request = make_request(train, chosen)
     module = build_model(described, train)
@@ -95,6 +99,9 @@ def unlearn(
     typer.echo(result.request.text)
     typer.echo("\n".join([result.summary, *result.log.notes]))
     typer.echo(f"Weights: {(folder / 'weights.safetensors').resolve()}")
+    if purge and recorded is not None:
+        recorded.purge(result.model)
+        typer.echo(recorded.purges[-1])
     typer.echo("Whether the rows are gone, only an audit against retraining can say: expunge audit --help")
 
 
