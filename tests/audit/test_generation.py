@@ -13,6 +13,7 @@ import expunge as ex
 from expunge import ExpungeError, Rows
 from expunge.audit.generation import Generation
 from expunge.audit.generation.look import look
+from expunge.audit.lineup import Entrant
 from expunge.experiment.assemble import from_dict
 
 pytest.importorskip("diffusers")
@@ -101,6 +102,23 @@ def test_every_number_follows_from_what_is_drawn(greys, reader):
     told = " ".join(report.results["notes"])
     assert "5 images of what was to be forgotten and 10 of the rest" in told
     assert "right on 100.0 % of 30 unseen rows" in told
+
+
+def test_a_method_that_failed_is_not_taken_for_the_original_that_stands_in_for_its_model(greys, reader):
+    original, sound = Draws(*LEVELS), {"retrain": Draws(128, 128, 224), "idle": Draws(*LEVELS)}
+    alone = judged(greys, reader, {"original": original, **sound})
+    report = judged(
+        greys, reader, {"original": original, **sound, "wild": Entrant(original, failed="The loss is nan.")}
+    )
+    entries = {entry["method"]: entry for entry in report.results["models"]}
+    wild = entries.pop("wild")
+    assert all(told == {"failed": "The loss is nan."} for told in wild["measurements"].values())
+    assert "samples" not in wild
+    assert wild["hash"] is None
+    told = report.verdicts["wild"]
+    assert (told["word"], told["sentence"]) == ("model damaged", "There is no model to judge: The loss is nan.")
+    assert list(entries.values()) == alone.results["models"]  # the others are as they are without it
+    assert {name: v for name, v in report.verdicts.items() if name != "wild"} == alone.verdicts
 
 
 def test_the_report_shows_the_images(greys, reader, tmp_path):

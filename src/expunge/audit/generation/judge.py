@@ -154,12 +154,12 @@ def judge_generation(
     entries = []
     for s in lineup.subjects:
         retrained = lineup.pair(RETRAIN, s.seed)
-        why = damaged.get(id(s.model), "")
-        found = numbers.get(id(s.model)) or {name: Estimate.failed(why) for name in METRICS}
+        why = _why_nothing(s, damaged)
+        found = {name: Estimate.failed(why) for name in METRICS} if why else numbers[id(s.model)]
         base = numbers.get(id(retrained.model)) if retrained is not None else None
         one = entry_of(s, found, base, sum(seconds) / len(seconds) if seconds else None)
         one["verdict"] = words.get(s.method, "reference")
-        if id(s.model) in drawn and s.method != AGAIN:
+        if not why and s.method != AGAIN:
             one["samples"] = _sheet(bench, drawn[id(s.model)])
         entries.append(one)
     about = {k: v for k, v in vars(settings).items() if k != "classifier"}
@@ -204,9 +204,7 @@ def _draw(bench: Bench, lineup: Lineup) -> tuple[dict[int, Drawn], dict[int, str
     damaged: dict[int, str] = {}
     with progress_bar("audit", len(lineup.subjects), True) as tick:
         for s in lineup.subjects:
-            if s.failed:
-                damaged[id(s.model)] = s.failed
-            elif id(s.model) not in drawn and id(s.model) not in damaged:
+            if not s.failed and id(s.model) not in drawn and id(s.model) not in damaged:
                 try:
                     drawn[id(s.model)] = bench.draw(s.model)
                 except NoImage as error:
@@ -215,9 +213,14 @@ def _draw(bench: Bench, lineup: Lineup) -> tuple[dict[int, Drawn], dict[int, str
     return drawn, damaged
 
 
+def _why_nothing(subject: Subject, damaged: dict[int, str]) -> str:
+    """Why there are no images of a subject, empty where there are; one that failed has no model, only a likeness."""
+    return subject.failed or damaged.get(id(subject.model), "")
+
+
 def _verdicts(bench: Bench, lineup: Lineup, drawn: dict[int, Drawn], damaged: dict[int, str]) -> list[Verdict]:
     def hits(subjects: Sequence[Subject]) -> list[Hits]:
-        return [bench.hits(drawn[id(s.model)].seen) for s in subjects if id(s.model) in drawn]
+        return [bench.hits(drawn[id(s.model)].seen) for s in subjects if not _why_nothing(s, damaged)]
 
     retrained, original = hits(lineup.of(RETRAIN)), hits(lineup.of(ORIGINAL))
     found = []
@@ -225,9 +228,10 @@ def _verdicts(bench: Bench, lineup: Lineup, drawn: dict[int, Drawn], damaged: di
         if method in (RETRAIN, AGAIN):
             continue
         subjects = lineup.of(method)
-        broken = [damaged[id(s.model)] for s in subjects if id(s.model) in damaged]
+        broken = [why for s in subjects if (why := _why_nothing(s, damaged))]
         if broken:
-            found.append(Verdict(method, DAMAGED, f"The model draws nothing: {broken[0]}"))
+            opening = "There is no model to judge" if any(s.failed for s in subjects) else "The model draws nothing"
+            found.append(Verdict(method, DAMAGED, f"{opening}: {broken[0]}"))
         elif not retrained or not original:
             missing = "recipe=, how the model was trained" if not retrained else "the original model"
             found.append(Verdict(method, CANNOT_SAY, f"{_UNKNOWN} Give {missing}."))
