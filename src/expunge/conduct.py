@@ -57,12 +57,13 @@ def conduct(experiment: Experiment, *, jobs: int = 1, force: bool = False, comma
     made = [make(experiment, seed, pool) for seed in seeds]
     entrants = {row: [m[row] for m in made] for row in made[0]}
     report = _judged(experiment, entrants, command)
-    if experiment.ledger is not None:
-        try:
+    try:
+        if experiment.ledger is not None:
             report.results["ledger"] = retraced(experiment, made[0])
-        except ExpungeError as error:  # a ledger that was purged, or is damaged, must not cost the report
-            report.results["notes"].append(f"The ledger cannot be retraced, so its curves are left out: {error}")
-    report.save(experiment.out, force=True)
+    except ExpungeError as error:  # such as a ledger that was purged, or is damaged
+        report.results["notes"].append(f"The ledger cannot be retraced, so its curves are left out: {error}")
+    finally:  # whatever happens to the curves must not cost the report
+        report.save(experiment.out, force=True)
     return report
 
 
@@ -86,17 +87,24 @@ def judge_given(experiment: Experiment, *, force: bool = False, command: str | N
 
 
 def retraced(experiment: Experiment, made: Mapping[str, Entrant]) -> dict[str, Any]:
-    """The first seed's ledger as curves and maps, for those rows that subtract from it."""
+    """The first seed's ledger as curves and maps, for those rows that subtract from it.
+
+    Raises:
+        ExpungeError: there is no such ledger, it is damaged or was purged, or the models are no classifiers.
+    """
     request, run = experiment.request, Run(seed=experiment.terms.seeds[0], device=experiment.device)
     pool = _pool(experiment)
     if pool is None:
         raise ExpungeError("There is no recipe, and so no ledger of its training.")
     there = (request.state != GONE).nonzero().flatten()
     original, ledger = pool.recorded(there, run)
+    task = default_task(request, original.model, experiment.recipe)
+    if task.family != "classifier":
+        raise ExpungeError(f"Accuracy along the way is told of classifiers; this is a {task.family} model.")
     there_are = [row for row, entrant in made.items() if not entrant.failed]
     rows = {row: m.share_kept for row, m in experiment.methods.items() if isinstance(m, Amnesiac) and row in there_are}
     models = {row: made[row].model for row in (ORIGINAL, *rows, RETRAIN) if row in there_are}
-    told = Retrace(original.model, ledger, request, experiment.unseen, default_task(request), run)
+    told = Retrace(original.model, ledger, request, experiment.unseen, task, run)
     return told.tell(rows, models)
 
 
