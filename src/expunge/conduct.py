@@ -21,7 +21,7 @@ from expunge.audit.subject import Cost
 from expunge.dossier import Report, audit, facts_of
 from expunge.errors import Diverged, ExpungeError
 from expunge.experiment import Experiment, from_dict
-from expunge.experiment.folder import claim, model_path
+from expunge.experiment.folder import claim, failure_path, model_path
 from expunge.method import Method
 from expunge.methods.amnesiac import Amnesiac
 from expunge.pool import Pool
@@ -163,12 +163,14 @@ def _unlearned(
         )
     except Diverged as error:  # the other methods are to be judged all the same
         path.unlink(missing_ok=True)
-        return Entrant(original, Cost(), "unlearned", method.to_config(), failed=f"{error}")
+        io.write_json(failure_path(path), {"key": key, "failed": str(error)})
+        return Entrant(original, Cost(), "unlearned", method.to_config(), failed=str(error))
     except ExpungeError as error:
         raise ExpungeError(f"{row}, seed {seed}: {error}") from error
     facts = io.plain(facts_of(result, experiment.unseen))
     about = {"key": io.plain(key), "seconds": result.seconds, "examples": result.log.examples, "facts": facts}
     about["digest"] = io.model_digest(result.model)
+    failure_path(path).unlink(missing_ok=True)
     io.save_weights(path, result.model, about)
     return Entrant(result.model, Cost(result.seconds, result.log.examples), "unlearned", method.to_config(), facts)
 
@@ -207,9 +209,10 @@ def _make_apart(config: Mapping[str, Any], seed: int, threads: int, path: list[s
 
 
 def _kept(path: Path, key: Mapping[str, Any], like: nn.Module) -> Entrant | None:
-    """The model at a path, if it was made under this very key."""
+    """The model at a path, or the failure to make it, if it was made under this very key."""
     if not path.is_file():
-        return None
+        told = _failure(path)
+        return _failed(told, like) if told.get("key") == io.plain(key) else None
     try:
         model = copy.deepcopy(like)
         about = io.load_weights(path, model)
@@ -224,11 +227,24 @@ def _kept(path: Path, key: Mapping[str, Any], like: nn.Module) -> Entrant | None
     return Entrant(model, cost, "unlearned", dict(key["method"]), about.get("facts", {}))
 
 
+def _failure(path: Path) -> dict[str, Any]:
+    """What was written down when the model of this path could not be made; empty where nothing was."""
+    try:
+        told = io.read_json(failure_path(path)) if failure_path(path).is_file() else {}
+    except ExpungeError:
+        return {}  # damaged: it is found out again
+    return told if isinstance(told, dict) and {"key", "failed"} <= told.keys() else {}
+
+
+def _failed(told: Mapping[str, Any], like: nn.Module) -> Entrant:
+    return Entrant(like, Cost(), "unlearned", dict(told["key"]["method"]), failed=str(told["failed"]))
+
+
 def _left_by_run(experiment: Experiment) -> dict[str, list[Path]]:
     """The files that a run left of each row, one for each seed; of an original that was given, one."""
     seeds = experiment.terms.seeds
     files = {row: [model_path(experiment, row, seed) for seed in seeds] for row in experiment.methods}
-    missing = [path for paths in files.values() for path in paths if not path.is_file()]
+    missing = [path for paths in files.values() for path in paths if not (path.is_file() or _failure(path))]
     if missing or not files:
         which = f"; missing: {', '.join(map(str, missing[:5]))}{' …' * (len(missing) > 5)}" if missing else ""
         raise ExpungeError(
@@ -239,6 +255,8 @@ def _left_by_run(experiment: Experiment) -> dict[str, list[Path]]:
 
 
 def _loaded(experiment: Experiment, path: Path) -> Entrant:
+    if not path.is_file() and (told := _failure(path)) and (blank := experiment.blank()) is not None:
+        return _failed(told, blank)
     model, about = experiment.load(path)
     if about.get("digest", digest := io.model_digest(model)) != digest:
         raise ExpungeError(f"{path} is damaged: its checksum does not match. expunge run makes it again.")

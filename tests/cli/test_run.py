@@ -297,10 +297,13 @@ def test_a_method_that_diverges_fails_alone(expunge: Shell, small: Path, tmp_pat
         assert entry["hash"] is None
         assert entry["settings"]["lr"] == 1e30
     assert all("value" in m["measurements"]["ua"] for m in other)
-    assert not list((tmp_path / "out" / "models").glob("wild*"))
+    assert not list((tmp_path / "out" / "models").glob("wild*.safetensors"))
     rows = read_csv(tmp_path / "out")
     assert {row["ua"] for row in rows if row["method"] == "wild"} == {""}
     assert "failed: The loss became" in (tmp_path / "out" / "report.html").read_text()
+    before = numbers(tmp_path / "out")
+    assert expunge("audit", small, "--set", methods).code == 0
+    assert numbers(tmp_path / "out") == before
 
 
 def test_a_recipe_that_diverges_ends_the_run(expunge: Shell, small: Path) -> None:

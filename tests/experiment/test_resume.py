@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.conduct import conduct, make
-from expunge.errors import ExpungeError
+from expunge.conduct import conduct, judge_given, make
+from expunge.errors import Diverged, ExpungeError
 from expunge.experiment import Experiment, from_dict
+from expunge.experiment.folder import claim
 from expunge.method import Card, Job, Method
 from shell import SMALL, numbers
 
@@ -22,7 +23,7 @@ stop_at: list[int] = []
 
 @dataclass(frozen=True, kw_only=True)
 class Counting(Method):
-    """Turns the weights a little, counts how often it was called, and can be interrupted."""
+    """Turns the weights a little, counts how often it was called, can be interrupted, and diverges if it turns far."""
 
     by: float = 0.01
 
@@ -31,7 +32,7 @@ class Counting(Method):
         title="Turns the weights a little",
         scope=frozenset({"class", "samples"}),
         families=frozenset({"classifier"}),
-        needs=frozenset(),
+        needs=frozenset({"retain"}),
         cost="none",
         paper="none",
     )
@@ -40,6 +41,8 @@ class Counting(Method):
         if job.run.seed in stop_at:
             raise KeyboardInterrupt
         calls.append(job.run.seed)
+        if self.by > 1:
+            raise Diverged("It turned too far.")
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(self.by * torch.randn(p.shape, generator=job.run.generator("turn")))
@@ -86,6 +89,38 @@ def test_what_was_made_under_other_settings_or_by_another_version_is_made_again(
     kept = make(experiment(tmp_path / "a", by=0.02, version=2), 0)["counting"]
     assert calls == [0, 0, 0]
     assert kept.cost.cached
+
+
+def test_a_failure_is_kept_as_a_model_is(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    conduct(experiment(out, by=2.0))
+    assert calls == [0, 1]
+    before = numbers(out)
+    assert make(experiment(out, by=2.0), 1)["counting"].failed == "It turned too far."
+    report = judge_given(experiment(out, by=2.0))
+    assert calls == [0, 1]
+    assert numbers(out) == before
+    assert report.verdicts["counting"]["sentence"] == "There is no model to judge: It turned too far."
+    failed = [entry for entry in report.results["models"] if entry["method"] == "counting"]
+    assert [(entry["settings"]["by"], entry["hash"]) for entry in failed] == [(2.0, None)] * 2
+    assert not make(experiment(out, by=0.01), 0)["counting"].failed  # under other settings it is made
+    assert {p.name for p in (out / "models").glob("counting*")} == {
+        "counting-seed0.safetensors",
+        "counting-seed1.json",
+    }
+
+
+def test_a_failure_is_forgotten_by_force_and_looked_into_again_where_its_record_is_damaged(tmp_path: Path) -> None:
+    make(experiment(tmp_path / "a", by=2.0), 0)
+    record = tmp_path / "a" / "models" / "counting-seed0.json"
+    record.write_text("{")
+    assert make(experiment(tmp_path / "a", by=2.0), 0)["counting"].failed == "It turned too far."
+    assert calls == [0, 0]
+    with pytest.raises(ExpungeError, match=r"holds counting-seed0\.json, original-seed0\.safetensors, and"):
+        claim(experiment(tmp_path / "a"), force=True)  # nothing says yet that they are of this run
+    (tmp_path / "a" / "run.json").write_text("{}")
+    claim(experiment(tmp_path / "a"), force=True)
+    assert not record.exists()
 
 
 def test_models_alone_are_for_an_audit(tmp_path: Path) -> None:

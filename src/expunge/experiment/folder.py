@@ -97,12 +97,12 @@ def refuse_strange(experiment: Experiment) -> None:
 
 
 def _models(experiment: Experiment) -> list[Path]:
-    """Files under the names of models of a run, but for those that the experiment reads."""
+    """Files under the names of models of a run, and of their failures, but for those that the experiment reads."""
     read = [path for paths in experiment.given.values() for path in paths]
     read += [experiment.weights] if experiment.weights is not None else []
     kept = {path.resolve() for path in read}
-    there = sorted((experiment.out / "models").glob("*.safetensors"))
-    return [old for old in there if re.search(r"-seed\d+$", old.stem) and old.resolve() not in kept]
+    there = sorted((experiment.out / "models").glob("*"))
+    return [old for old in there if re.search(r"-seed\d+\.(safetensors|json)$", old.name) and old.resolve() not in kept]
 
 
 def model_path(experiment: Experiment, row: str, seed: int) -> Path:
@@ -111,6 +111,11 @@ def model_path(experiment: Experiment, row: str, seed: int) -> Path:
     if safe.lower() != row:  # no two rows may share a file: not for other characters, nor, on some disks, for case
         safe += f"-{hashlib.blake2b(row.encode(), digest_size=4).hexdigest()}"
     return experiment.out / "models" / f"{safe}-seed{seed}.safetensors"
+
+
+def failure_path(model: Path) -> Path:
+    """Where it is written that the model of this path could not be made, and why."""
+    return model.with_suffix(".json")
 
 
 def _record(experiment: Experiment) -> dict[str, Any]:
