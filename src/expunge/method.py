@@ -278,12 +278,11 @@ def perform(model: nn.Module, method: Method, job: Job) -> Result:
 
 def _at_fault(model: nn.Module, method: Method, job: Job) -> list[str]:
     """What is wrong with the model as it was on the rows that a method read, where its loss was not finite."""
-    if job.task.family != "classifier":
-        return []
     parts = {"retain": job.request.keep, "forget": job.request.forget}
-    return finite_problems(
-        model, job.task, job.request.rows, torch.cat([parts[p] for p in parts if p in method.card.needs])
-    )
+    read = [index for part, index in parts.items() if part in method.card.needs]
+    if job.task.family != "classifier" or not read:
+        return []
+    return finite_problems(model, job.task, job.request.rows, torch.cat(read))
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from training import OPTIMIZERS, batches, fit, net, subtracted, trained
 
 import expunge as ex
 from expunge import ExpungeError
+from expunge.errors import Diverged
 from kit import bits
 
 
@@ -181,6 +182,15 @@ def test_a_pruned_ledger_is_refused_where_whole_updates_or_a_larger_share_are_ne
         ex.unlearn(model, request, "partial_amnesiac", ledger=ledger, keep=0.2)
     with pytest.raises(ExpungeError, match="needs the updates of the training: give ledger="):
         ex.unlearn(model, request, "partial_amnesiac")
+
+
+def test_a_repair_that_diverges_says_what_to_lower(train, tmp_path):
+    rows = train.take(torch.arange(200))
+    model, ledger, _ = trained(tmp_path, rows, epochs=1, keep=1.0)
+    request = ex.Request(rows, ids=rows.ids[:2].tolist())
+    fields = {"repair_epochs": 3, "repair_lr": 1e30, "control": False, "allow_full": True}
+    with pytest.raises(Diverged, match="Lower lr"):
+        ex.unlearn(model, request, "amnesiac", ledger=ledger, **fields)
 
 
 @pytest.mark.parametrize(("values", "unit"), [("float16", 2**-11), ("bfloat16", 2**-8)])
