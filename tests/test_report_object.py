@@ -46,6 +46,13 @@ def both(*names: str) -> set[tuple[str, int]]:
     return {(name, seed) for name in names for seed in (0, 1)}
 
 
+def broken(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    return model
+
+
 ALWAYS = ("original", "retrain", "retrain_again")
 
 
@@ -163,12 +170,9 @@ def test_a_damaged_model_does_not_take_the_others_with_it(
     originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
 ) -> None:
     request = ex.Request(train, classes=[3])
-    broken = copy.deepcopy(originals[0])
-    with torch.no_grad():
-        next(broken.parameters()).fill_(float("nan"))
     models = {"original": originals, "sound": originals}
     alone = ex.audit(models, request, unseen=test, recipe=recipe, **LIGHT)
-    report = ex.audit({**models, "broken": broken}, request, unseen=test, recipe=recipe, **LIGHT)
+    report = ex.audit({**models, "broken": broken(originals[0])}, request, unseen=test, recipe=recipe, **LIGHT)
     assert report.verdicts["broken"]["word"] == "model damaged"
     assert "NaN" in report.verdicts["broken"]["sentence"]
     others = [row for row in report.rows if row["method"] != "broken"]
@@ -177,6 +181,32 @@ def test_a_damaged_model_does_not_take_the_others_with_it(
     entry = next(e for e in report.results["models"] if e["method"] == "broken")
     assert "NaN" in entry["measurements"]["ua"]["failed"]
     json.dumps(report.results, allow_nan=False)
+
+
+@pytest.mark.parametrize("row", ["original", "retrain"])
+def test_where_one_to_compare_with_is_damaged_the_others_keep_their_own_numbers(
+    row: str, originals: list[nn.Module], train: ex.Rows, test: ex.Rows, recipe: ex.Recipe
+) -> None:
+    settings = {"seeds": 2, "attacks": ["loss"], "relearn": {"max_epochs": 0.5}}
+    models = {"original": originals, "mine": originals, row: [broken(originals[0]), originals[1]]}
+    report = ex.audit(models, ex.Request(train, classes=[3]), unseen=test, recipe=recipe, **settings)
+    with torch.no_grad():
+        wrong = (originals[0](train.x((train.y == 3).nonzero().flatten())).argmax(1) != 3).double().mean()
+    assert report.verdicts["mine"]["word"] == "cannot say"
+    told = f"{row} (seed 0) answers NaN or infinity; its weights are damaged. Give a sound one."
+    assert told in report.verdicts["mine"]["sentence"]
+    by = {(e["method"], e["seed"]): e["measurements"] for e in report.results["models"]}
+    assert by["mine", 0]["ua"]["value"] == pytest.approx(100 * float(wrong))
+    assert "NaN" in by[row, 0]["ua"]["failed"]
+    assert "value" in by["mine", 1]["relearn"]
+    json.dumps(report.results, allow_nan=False)
+
+
+def test_a_row_whose_first_model_is_damaged(originals: list[nn.Module], train: ex.Rows, test: ex.Rows) -> None:
+    models = {"mine": [broken(originals[0]), originals[1]]}
+    report = ex.audit(models, ex.Request(train, classes=[3]), unseen=test, **LIGHT)
+    assert [row["ua"] is None for row in report.rows] == [True, False]
+    assert "histogram" in report.results["models"][1]
 
 
 def test_gone_classes_are_neither_kept_nor_asked_about(

@@ -84,7 +84,7 @@ def _damage(subject: Subject) -> str | None:
 
 def _measured(lineup: Lineup, sound: list[Subject], ground: Ground, terms: Terms) -> list[dict[str, Any]]:
     scores = _untrained_scores(sound[0], ground)
-    edges = bin_edges([lineup.of(m)[0] for m in lineup.methods if lineup.of(m)[0] in sound])
+    edges = bin_edges(list({s.method: s for s in reversed(sound)}.values()))  # of each row, the first that is sound
     relearned = {s.seed: _relearned(s, lineup, terms) for s in lineup.of(RETRAIN)}
     numbers: dict[int, Measurements] = {}
     entries = []
@@ -115,7 +115,10 @@ def _relearned(retrained: Subject, lineup: Lineup, terms: Terms) -> RelearnTime 
     original = lineup.pair(ORIGINAL, retrained.seed)
     if original is None or terms.relearning is None:
         return None
-    return relearn_time(retrained, original, terms.relearning)
+    try:
+        return relearn_time(retrained, original, terms.relearning)
+    except ExpungeError:  # one of them is damaged; `measure` says so of each model
+        return None
 
 
 def _retrain_seconds(lineup: Lineup) -> float | None:
@@ -165,7 +168,7 @@ def _verdicts(lineup: Lineup, damaged: dict[int, str], pool: Pool | None) -> lis
             opening = "There is no model to judge" if no_model else "The model lost everything"
             found.append(Verdict(method, DAMAGED, f"{opening}: {broken[0]}"))
         elif bench is None:
-            found.append(without_retraining(method, _what_is_missing(lineup, pool)))
+            found.append(without_retraining(method, _what_is_missing(lineup, damaged, pool)))
         else:
             found.append(bench.verdict(method, subjects))
     return found
@@ -177,7 +180,10 @@ def _epochs(entries: list[dict[str, Any]], method: str) -> list[float]:
     return [m["value"] for m in found if "value" in m]
 
 
-def _what_is_missing(lineup: Lineup, pool: Pool | None) -> str:
+def _what_is_missing(lineup: Lineup, damaged: dict[int, str], pool: Pool | None) -> str:
+    broken = [damaged[id(s)] for s in [*lineup.of(ORIGINAL), *lineup.of(RETRAIN)] if id(s) in damaged]
+    if broken:
+        return f"{broken[0]} Give a sound one."
     if pool is None and len(lineup.of(RETRAIN)) < 2:
         return "Give recipe=, how the model was trained, and the audit trains such models itself."
     return "Give the original model under the name 'original' as well."
