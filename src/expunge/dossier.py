@@ -29,7 +29,7 @@ from expunge.audit.subject import Cost
 from expunge.data.adapt import rows_like
 from expunge.data.rows import Rows
 from expunge.data.unseen import shared_rows
-from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.errors import ExpungeError, raise_if
 from expunge.gone import judged_after, record
 from expunge.method import Result
 from expunge.pool import Pool
@@ -266,12 +266,7 @@ def _relearning(relearn: bool | Mapping[str, Any] | Relearn) -> Relearn | None:
         return Relearn() if relearn else None
     if not isinstance(relearn, Mapping):
         raise ExpungeError(f"relearn must be true, false, or settings such as max_epochs: 20; got {relearn!r}.")
-    known = Relearn.__dataclass_fields__
-    problems = [str(UnknownName("setting of relearn", name, known)) for name in relearn if name not in known]
-    numbers = {name: value for name, value in relearn.items() if name in known}
-    wrong = [n for n, v in numbers.items() if isinstance(v, bool) or not isinstance(v, (int, float))]
-    raise_if(problems + [f"relearn.{name} must be a number; got {numbers[name]!r}." for name in wrong])
-    return Relearn(**numbers)
+    return Relearn(**{str(name): value for name, value in relearn.items()})
 
 
 def _row(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,14 @@ def test_the_model_is_untouched_and_the_answer_repeats(pair) -> None:
 
 
 def test_settings_out_of_range_are_all_named() -> None:
-    with pytest.raises(ExpungeError, match=r"relearn.lr must be above 0(.|\n)*relearn.cap"):
+    with pytest.raises(ExpungeError, match=r"relearn: lr must be above 0(.|\n)*relearn: cap"):
         Relearn(lr=0, cap=-1)
+
+
+@pytest.mark.parametrize("wrong", [{"cap": 1e2}, {"batch_size": 64.0}, {"max_epochs": float("inf")}, {"lr": True}])
+def test_settings_of_another_kind_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ExpungeError, match=f"relearn: {next(iter(wrong))} must be"):
+        Relearn(**wrong)
 
 
 def test_untrained_draws_every_parameter_and_buffer_anew(net: nn.Module) -> None:

@@ -117,7 +117,8 @@ def test_a_file_that_is_none(expunge: Shell, tmp_path: Path) -> None:
         ("audit", {"seeds": [0.5]}, "whole"),
         ("audit", {"attacks": []}, "at least one attack"),
         ("audit", {"relearn": 20}, "max_epochs: 20"),
-        ("audit", {"relearn": {"lr": "fast"}}, "relearn.lr must be a number"),
+        ("audit", {"relearn": {"lr": "fast"}}, "relearn: lr must be a number"),
+        ("audit", {"relearn": {"cap": 1e2}}, "audit: relearn: cap must be a whole number; got 100.0"),
         ("models", ["a.safetensors"], "models: needed, as settings"),
     ],
 )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.audit.attacks.scores import FEATURES
 from expunge.audit.generation.fit import generation_problems
 from expunge.audit.generation.settings import Generation
 from expunge.audit.measure import ATTACKS
@@ -68,8 +67,8 @@ class Terms:
         if not isinstance(self.examples, int) or self.examples < 0:
             raise ExpungeError(f"examples must be a whole number, 0 or more; got {self.examples!r}.")
         for attack in self.attacks:
-            if attack not in FEATURES:
-                raise UnknownName("attack", attack, FEATURES)
+            if attack not in ATTACKS:
+                raise UnknownName("attack", attack, ATTACKS)
         if not self.attacks:
             raise ExpungeError(f"An audit needs at least one attack of {', '.join(ATTACKS)}.")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

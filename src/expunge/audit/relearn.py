@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from expunge.data.rows import Rows
 from expunge.descend import descend
 from expunge.errors import raise_if
+from expunge.fields import Typed
 from expunge.outputs import outputs
 from expunge.phase import Phase, Term
 from expunge.region import Region
@@ -21,17 +23,22 @@ from expunge.weights import scripted_problems
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relearn:
-    """How relearning is measured; the same for every model of an audit.
+class Relearn(Typed):
+    """How relearning is measured; the same for every model of an audit. Every number is above 0 and finite.
 
     Args:
-        max_epochs: passes over the forget rows after which the count ends, above 0. Default 10.
-        lr: a constant rate, above 0. Default 0.01.
+        max_epochs: passes over the forget rows after which the count ends. Default 10.
+        lr: a constant rate. Default 0.01.
         batch_size: rows in a batch. Default 64.
         tolerance: relearned means (1 - tolerance) × the original's accuracy on these rows. Default 0.05, the
             smaller of the published 0.05 and 0.10.
         cap: so many forget rows are used at most. Default 500.
+
+    Raises:
+        ExpungeError: a setting that there is not, one of another kind, or out of range.
     """
+
+    name: ClassVar[str] = "relearn"
 
     max_epochs: float = 10.0
     lr: float = 0.01
@@ -40,9 +47,8 @@ class Relearn:
     cap: int = 500
 
     def __post_init__(self) -> None:
-        raise_if(
-            [f"relearn.{n} must be above 0; got {getattr(self, n)!r}." for n in vars(self) if not getattr(self, n) > 0]
-        )
+        wrong = {n: value for n, value in vars(self).items() if not 0 < value < math.inf}
+        raise_if([f"relearn: {n} must be above 0 and finite; got {value!r}." for n, value in wrong.items()])
 
 
 @dataclass(frozen=True)
