@@ -21,7 +21,7 @@ from expunge.audit.subject import Cost
 from expunge.dossier import Report, audit, facts_of
 from expunge.errors import Diverged, ExpungeError
 from expunge.experiment import Experiment, from_dict
-from expunge.experiment.folder import claim, failure_path, model_path
+from expunge.experiment.folder import claim, failure_path, model_path, refuse_strange
 from expunge.method import Method
 from expunge.methods.amnesiac import Amnesiac
 from expunge.pool import Pool
@@ -72,7 +72,8 @@ def judge_given(experiment: Experiment, *, force: bool = False, command: str | N
 
     Args:
         experiment: with the models' files, or of the run.
-        force: write into a folder that holds something else.
+        force: write into a folder that holds something else, and remove nothing there. Models that a run left are
+            judged in its own folder only, whatever this says.
         command: for the record.
 
     Raises:
@@ -251,6 +252,7 @@ def _left_by_run(experiment: Experiment) -> dict[str, list[Path]]:
             "There are no models to judge: name their weights, models: {original: a.safetensors, mine: b.safetensors}, "
             f"or expunge run the experiment first{which}."
         )
+    refuse_strange(experiment)
     return files if experiment.weights is None else {ORIGINAL: [experiment.weights], **files}
 
 

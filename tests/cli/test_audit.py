@@ -114,9 +114,14 @@ def test_another_request_does_not_overwrite_the_dossier_of_a_run(
     expunge: Shell, small: Path, tmp_path: Path, finished: Path
 ) -> None:
     shutil.copytree(finished, tmp_path / "out")
-    said = expunge.refuses("audit", small, "--set", "request.classes=[5]")
-    assert "holds another experiment: request differs" in said
+    for force in ([], ["--force"]):
+        said = expunge.refuses("audit", small, "--set", "request.classes=[5]", *force)
+        assert "holds another experiment: request differs" in said
+        assert "begin again there, expunge run --force" in said  # which an audit cannot
+    (tmp_path / "out" / "run.json").unlink()
+    assert "no run.json to say what made them" in expunge.refuses("audit", small, "--force")
     assert (tmp_path / "out" / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+    assert (tmp_path / "out" / "models" / "finetune-seed0.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,17 @@ def test_models_of_another_run_are_removed_by_force_but_for_those_that_are_read(
     assert not second.exists()
 
 
+def test_an_audit_of_given_models_removes_none_of_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    claim(experiment(out))
+    of_run, mine = model_at(out / "models" / "original-seed0.safetensors"), model_at(tmp_path / "mine.safetensors")
+    given = experiment(out, models={"mine": str(mine)})
+    with pytest.raises(ExpungeError, match="or --force to write there all the same"):
+        claim(given)
+    claim(given, force=True)
+    assert of_run.is_file()
+
+
 def test_an_audit_keeps_the_models_that_it_is_given(tmp_path: Path) -> None:
     out = tmp_path / "out"
     paths = [model_at(out / "models" / f"original-seed{s}.safetensors") for s in (0, 1)]

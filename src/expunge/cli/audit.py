@@ -12,7 +12,7 @@ def audit(
     file: Path = typer.Argument(..., help="A YAML file; `models: {original: a.safetensors, mine: b.safetensors}`."),
     changes: list[str] = typer.Option([], "--set", help="Replace a setting, e.g. audit.seeds=5."),
     seeds: Optional[str] = typer.Option(None, help="Seeds in place of the file's: 0-4 or 0,2,5."),  # noqa: UP045
-    force: bool = typer.Option(False, help="Write into a folder that holds something else."),
+    force: bool = typer.Option(False, help="Write into a folder that holds something else; nothing is removed."),
 ) -> None:
     """Judge models that exist: those named under `models`, or those that a run left in its folder.
 

@@ -24,7 +24,7 @@ def claim(experiment: Experiment, force: bool = False) -> None:
     Args:
         experiment: whose folder it is to be.
         force: take the folder whatever it holds. Other files stay; models of another experiment are removed, unless
-            this one reads them.
+            this one reads them, or only judges models that it is given.
 
     Raises:
         ExpungeError: it holds something else, or an experiment of another version, and `force` is not given; or models
@@ -33,10 +33,10 @@ def claim(experiment: Experiment, force: bool = False) -> None:
     path = experiment.out / RECORD
     if not path.is_file():
         io.output_folder(experiment.out, force)
-        if not experiment.given:  # an audit of models that exist puts none there
+        if not experiment.given:  # an audit of models that are given puts none there
             refuse_strange(experiment)
     elif force:
-        for old in _models(experiment):
+        for old in _models(experiment) if not experiment.given else ():
             old.unlink()
     else:
         refuse_another(experiment)
@@ -67,15 +67,20 @@ def refuse_another(experiment: Experiment) -> None:
     if there.get("expunge") != here["expunge"]:
         raise ExpungeError(
             f"{experiment.out} holds a run of expunge {there.get('expunge')}, this is {here['expunge']}, and numbers "
-            "may differ between them. Choose another folder (out:), or --force to begin again there."
+            f"may differ between them. {_way_out(experiment)}"
         )
     old, new = _without_audit(there.get("config")), _without_audit(here["config"])
     differ = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
     if differ:
         raise ExpungeError(
             f"{experiment.out} holds another experiment: {', '.join(differ)} differ{'s' * (len(differ) == 1)}. "
-            "Choose another folder (out:), or --force to begin again there."
+            f"{_way_out(experiment)}"
         )
+
+
+def _way_out(experiment: Experiment) -> str:
+    forced = "--force to write there all the same" if experiment.given else "begin again there, expunge run --force"
+    return f"Choose another folder (out:), or {forced}."
 
 
 def refuse_strange(experiment: Experiment) -> None:
@@ -87,7 +92,7 @@ def refuse_strange(experiment: Experiment) -> None:
         ExpungeError: there are such files.
     """
     strange = _models(experiment)
-    if strange:
+    if strange and not (experiment.out / RECORD).is_file():
         some = ", ".join(old.name for old in strange[:5]) + " …" * (len(strange) > 5)
         raise ExpungeError(
             f"{experiment.out / 'models'} holds {some}, and {experiment.out} no {RECORD} to say what made "
