@@ -29,6 +29,7 @@ from expunge.request import GONE
 from expunge.retrace import Retrace
 from expunge.run import Run
 from expunge.source import describe_function
+from expunge.structure import structure_digest
 from expunge.unlearning import default_task, unlearn
 
 
@@ -148,6 +149,7 @@ def _unlearned(
     path, recipe = model_path(experiment, row, seed), experiment.recipe
     key = {
         "original": io.model_digest(original),
+        "structure": structure_digest(original),
         "request": experiment.request.hash,
         "method": method.to_config(),
         "code": [describe_function(type(m)) for m in method.within],

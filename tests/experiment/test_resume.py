@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,12 +11,26 @@ import pytest
 import torch
 from torch import nn
 
+from expunge import io
 from expunge.conduct import conduct, judge_given, make
 from expunge.errors import Diverged, ExpungeError
 from expunge.experiment import Experiment, from_dict
 from expunge.experiment.folder import claim
 from expunge.method import Card, Job, Method
 from shell import SMALL, numbers
+
+SLOPED = """
+from torch import nn
+
+
+class Sloped(nn.Sequential):
+    def forward(self, x):
+        return nn.functional.leaky_relu(super().forward(x), {slope})
+
+
+def build():
+    return Sloped(nn.Flatten(), nn.Linear(64, 10))
+"""
 
 calls: list[int] = []
 stop_at: list[int] = []
@@ -89,6 +104,25 @@ def test_what_was_made_under_other_settings_or_by_another_version_is_made_again(
     kept = make(experiment(tmp_path / "a", by=0.02, version=2), 0)["counting"]
     assert calls == [0, 0, 0]
     assert kept.cost.cached
+
+
+def test_what_was_made_of_a_model_whose_code_has_changed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def experiment_of(slope: str) -> Experiment:
+        (tmp_path / "bent.py").write_text(SLOPED.format(slope=slope))
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "bent", raising=False)
+        config = {**SMALL, "model": {"build": "bent:build", "weights": str(weights)}, "recipe": None, "methods": []}
+        plain = from_dict({**config, "out": str(tmp_path / "a")})
+        return replace(plain, methods={"counting": Counting()})
+
+    weights = tmp_path / "w.safetensors"
+    torch.manual_seed(0)
+    io.save_weights(weights, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    for times, slope in ((1, "0.1"), (1, "0.1"), (2, "0.25")):
+        make(experiment_of(slope), 0)
+        assert len(calls) == times
 
 
 def test_a_failure_is_kept_as_a_model_is(tmp_path: Path) -> None:
