@@ -148,7 +148,7 @@ def manifest(results: dict[str, Any], text: str) -> dict[str, Any]:
         "request": {"hash": "8c1f" * 16, "forget": 146, "classes": [3]},
         "data": {"name": "digits", "hash": "77aa" * 16},
         "recipe": {"model": "lenet", "epochs": 10, "lr": 0.05, "schedule": {"name": "cosine", "warmup": 0}},
-        "methods": [{"name": name, "seed": 0} for name in dict.fromkeys(e["method"] for e in results["models"])],
+        "methods": [{"row": e["method"], "seed": e.get("seed"), **e.get("settings", {})} for e in results["models"]],
         "models": {key: hashlib.blake2b(key.encode(), digest_size=32).hexdigest() for key in keys},
         "files": {"results.json": digest},
     }

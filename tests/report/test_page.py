@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample import HOSTILE, METRICS, NAMES, save
+from sample import HOSTILE, METRICS, NAMES, manifest, save
 
 from expunge import report
+from expunge.report.made import made
 
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
@@ -151,6 +152,13 @@ def test_how_it_was_made(page: Path) -> None:
         assert said in reader.text
     assert "schedule.name" in reader.text
     assert "results.json has the digest that the manifest gives" in reader.text
+
+
+def test_models_without_settings_have_no_part_of_their_own(results: dict[str, Any], tmp_path: Path) -> None:
+    bare = {**results, "models": [{**entry, "settings": {}} for entry in results["models"]]}
+    titles = [title for title, _ in made(bare, manifest(bare, "")).groups]
+    assert titles == ["request", "data", "recipe"]
+    assert f"{NAMES[0]} settings" in [title for title, _ in made(results, manifest(results, "")).groups]
 
 
 def test_table_has_a_row_for_each_method_and_retrain_apart(page: Path) -> None:

@@ -44,7 +44,7 @@ def made(results: dict[str, Any], manifest: dict[str, Any] | None) -> Made:
     ]
     versions = flat(known.get("versions") or {}) or [("expunge", str(results.get("expunge", "unknown")))]
     groups = [(part, flat(known[part])) for part in ("request", "data", "recipe") if known.get(part)]
-    groups += [(f"{method} settings", pairs) for method, pairs in _settings(results, known)]
+    groups += [(f"{method} settings", pairs) for method, pairs in _settings(results)]
     hashes = flat(known.get("models") or {}) or [
         (f"{entry['method']}/{entry['seed']}", str(entry["hash"])) for entry in results["models"] if entry.get("hash")
     ]
@@ -76,15 +76,10 @@ def flat(value: Any, prefix: str = "") -> Pairs:
     return [(prefix or "value", wording.label(text, 2000))]
 
 
-def _settings(results: dict[str, Any], known: dict[str, Any]) -> list[tuple[str, Pairs]]:
+def _settings(results: dict[str, Any]) -> list[tuple[str, Pairs]]:
     found = []
     for method in methods_of(results):
         settings = next((e["settings"] for e in entries_of(results, method) if e.get("settings")), None)
-        if settings:
-            found.append((method, flat(settings)))
-    if not found:  # an audit of models made elsewhere: what the manifest says of them
-        for index, entry in enumerate(known.get("methods") or []):
-            if isinstance(entry, dict):
-                rest = {key: value for key, value in entry.items() if key != "name"}
-                found.append((str(entry.get("name", index)), flat(rest)))
-    return [(method, pairs) for method, pairs in found if pairs]
+        if settings and (pairs := flat(settings)):
+            found.append((method, pairs))
+    return found
