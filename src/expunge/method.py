@@ -62,7 +62,8 @@ class Card:
 NEEDED = {
     "recipe": "needs to know how the model was trained: give recipe=expunge.Recipe(...).",
     "ledger": "needs the updates of the training: give ledger=expunge.Ledger(folder), made while the model was trained "
-    "(ledger.watch, or recipe: {ledger: {keep: 0.1}}).",
+    "(ledger.watch, or recipe: {ledger: {keep: 0.1}}). expunge run records the originals that it trains; "
+    "from weights that exist, expunge unlearn --ledger FOLDER subtracts.",
     "unseen": "needs rows that the model was never trained on: give unseen=rows, and judge by others "
     "(in YAML data: {validation: 0.3}).",
 }

@@ -42,6 +42,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "ledger"
 
 
+def test_a_second_request_is_told_the_verb_that_serves_it_and_is_served_by_it(
+    expunge: Shell, ran: Path, tmp_path: Path
+) -> None:
+    weights = ran / "models" / "amnesiac-seed0.safetensors"
+    config = {**RECORDED, "model": {**SMALL["model"], "weights": str(weights)}, "request": {"ids": [2]}}
+    said = expunge.refuses("check", write_yaml(tmp_path / "run.yaml", config))
+    assert said.count("from weights that exist, expunge unlearn --ledger FOLDER subtracts") == 2  # for each method
+    ledger = tmp_path / "ledger"
+    shutil.copytree(read_json(ran / "ledgers.json")["0"], ledger)  # which a deletion is written into
+    (tmp_path / "ids.csv").write_text("id\n2\n")
+    words = ["--model", "mlp", "--model-set", "hidden=[32]", "--weights", weights, "--data", "digits"]
+    words += ["--ids", tmp_path / "ids.csv", "--method", "amnesiac", "--set", "allow_full=true", "--ledger", ledger]
+    outcome = expunge("unlearn", *words, "--set", "control=false", "--out", tmp_path / "second")
+    assert outcome.code == 0, outcome.err
+    assert "(2 more are already gone)" in outcome.out
+
+
 def test_it_says_what_a_class_would_touch(expunge: Shell, folder: Path) -> None:
     said = expunge("ledger", folder, "--classes", "3").out
     train, _ = ex.data.load("digits", limit=300)
