@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expunge.data.ids import as_in
 from expunge.data.rows import Rows
 from expunge.errors import ExpungeError, UnknownName, collected
 
@@ -112,10 +113,8 @@ def groups_of(together: Any, rows: Rows) -> Tensor:
     asked = _members(together)
     if asked is None:
         return rows.y.cpu()
-    numbers = rows.ids.dtype.kind in "iu"
-    ids = [int(i) if numbers and isinstance(i, str) and i.lstrip("-").isdecimal() else i for i in asked]
     try:
-        index = rows.positions(ids)
+        index = rows.positions(as_in(rows.ids, asked))
     except ExpungeError as error:
         raise ExpungeError(f"together: {error}") from error
     _, number = np.unique([str(group) for group in asked.values()], return_inverse=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from expunge.data.adapt import as_rows
 from expunge.data.classes import label
-from expunge.data.ids import listed, misread, plain, read_ids
+from expunge.data.ids import as_in, listed, misread, plain, read_ids
 from expunge.data.rows import Rows
 from expunge.data.split import check_seed, stratified
 from expunge.errors import ExpungeError, collected, raise_if
@@ -185,9 +185,7 @@ class Request:
         """Where the rows with these ids are, in the order given."""
         if isinstance(ids, Request):
             ids = ids.rows.ids[torch.cat([ids.forget, ids.gone]).numpy()]
-        wanted: list[Any] = list(read_ids(ids)) if isinstance(ids, (str, Path)) else listed(ids)
-        if self.rows.ids.dtype.kind in "iu":
-            wanted = [int(i) if isinstance(i, str) and i.strip().lstrip("-").isdecimal() else i for i in wanted]
+        wanted = as_in(self.rows.ids, read_ids(ids) if isinstance(ids, (str, Path)) else listed(ids))
         try:
             return self.rows.positions(wanted)
         except ExpungeError as error:

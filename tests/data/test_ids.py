@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from expunge.data.ids import misread, read_ids
+from expunge import Request, Rows
+from expunge.artifact.ledger.ids import spelled
+from expunge.batching import groups_of
+from expunge.data.ids import as_in, misread, number, read_ids
 from expunge.errors import ExpungeError
 
 
@@ -62,3 +66,50 @@ def test_a_table_of_numbers_without_a_header_is_not_read_by_its_first_column_alo
         read_ids(path)
     path.write_text("id,age,visits\n" + text)
     assert read_ids(path) == [line.partition(",")[0] for line in text.split()]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7", 7),
+        (" -7 ", -7),
+        ("007", 7),
+        ("1234567890123456789", 1234567890123456789),  # longer than 18 digits, and still an id of 64 bits
+        (str(2**64 - 1), 2**64 - 1),
+        (str(2**64), str(2**64)),
+        (str(-(2**63) - 1), str(-(2**63) - 1)),
+        ("--5", "--5"),
+        ("-", "-"),
+        ("", ""),
+        ("5.0", "5.0"),
+        ("1_000", "1_000"),
+        ("²", "²"),
+        (5, 5),
+    ],
+)
+def test_a_text_that_spells_a_whole_number_of_64_bits_is_that_number(text, expected):
+    assert number(text) == expected
+    assert type(number(text)) is type(expected)
+
+
+def test_texts_are_numbers_where_the_ids_of_rows_are():
+    assert as_in(np.arange(3), ["1", 2, "x"]) == [1, 2, "x"]
+    assert as_in(np.array(["1", "2"]), ["1", "2"]) == ["1", "2"]
+
+
+def test_requests_groups_and_ledgers_read_the_same_texts_as_numbers(tmp_path):
+    long = 1234567890123456789
+    rows = Rows(np.zeros((6, 2), np.float32), [0, 1, 0, 1, 0, 1], ids=[-5, 5, 7, long, 8, 9])
+    for text, there in ((f"{long}", True), (" -5 ", True), ("--5", False), ("9" * 30, False), ("-", False)):
+        path = tmp_path / "ids.txt"
+        path.write_text(f"7\n{text}\n")
+        if there:
+            assert Request(rows, ids=path).forget.tolist() == sorted((2, rows.ids.tolist().index(int(text))))
+            assert (groups_of([text], rows) == 0).sum() == 1
+            assert int(text) in spelled([text])
+            continue
+        with pytest.raises(ExpungeError, match=f"1 of 2 ids are not in data, e.g. '{text}'"):
+            Request(rows, ids=path)
+        with pytest.raises(ExpungeError, match=f"together: 1 of 1 ids are not in data, e.g. '{text}'"):
+            groups_of([text], rows)
+        assert spelled([text]) == {text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from io import StringIO
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from expunge.errors import ExpungeError
 
 EXPECTED = "ids are a list of whole numbers or strings, or a file"
+_NUMBER = re.compile(r"-?[0-9]{1,20}")
 SEPARATORS = {"\t": "tab", ";": "semicolon", ",": "comma"}
 
 
@@ -106,6 +108,19 @@ def id_array(ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iuUS":
         raise ExpungeError(f"Ids must be one integer or string for each row; got {array.dtype} of shape {array.shape}.")
     return array
+
+
+def number(i: Any) -> Any:
+    """The whole number of 64 bits that a text spells, as ids in a file are spelled; any other id as it is."""
+    if not isinstance(i, str) or not _NUMBER.fullmatch(i.strip()):
+        return i
+    spelled = int(i)
+    return spelled if -(1 << 63) <= spelled < 1 << 64 else i
+
+
+def as_in(array: np.ndarray, ids: Iterable[Any]) -> list[Any]:
+    """These ids as the ids of rows are: numbers where those are numbers, though they be given as text."""
+    return [number(i) for i in ids] if array.dtype.kind in "iu" else list(ids)
 
 
 def plain(i: Hashable) -> Any:

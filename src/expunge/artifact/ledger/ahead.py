@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.artifact.ledger.capture import recorded
-from expunge.artifact.ledger.ids import number, plain, spelled
+from expunge.artifact.ledger.ids import plain, spelled
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
+from expunge.data.ids import as_in
 from expunge.data.rows import Rows
 from expunge.errors import collected
 from expunge.phase import Phase
@@ -55,9 +56,9 @@ def sensitive_problems(settings: Settings, rows: Rows) -> list[str]:
     """A sentence about sensitive ids that are no rows of the data; whole numbers may be given as text."""
     found = list[str]()
     if settings.sensitive:
-        asked, numbers = plain(settings.sensitive), rows.ids.dtype.kind in "iu"
+        asked = plain(settings.sensitive)
         with collected(found, "sensitive: "):
-            rows.positions([number(i) if numbers else i for i in asked])
+            rows.positions(as_in(rows.ids, asked))
     return found
 
 

@@ -7,18 +7,17 @@ A set is stored as one byte, the width of a gap (1, 2, 4 or 8), and the gaps bet
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from expunge.data.ids import number
 from expunge.errors import ExpungeError
 
 Id = int | str
 Integers = npt.NDArray[np.int64]
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
 WIDTHS: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
@@ -45,11 +44,6 @@ def _plain(i: Any) -> Id:
     except (TypeError, UnicodeEncodeError):
         pass
     raise ExpungeError(f"Ids of rows are strings or whole numbers of 64 bits; got {i!r}, a {type(i).__name__}.")
-
-
-def number(i: Id) -> Id:
-    """The whole number that a text spells, as ids in a file are spelled; any other id as it is."""
-    return int(i) if isinstance(i, str) and _NUMBER.fullmatch(i) else i
 
 
 def spelled(ids: Iterable[Id]) -> frozenset[Id]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge import io
-from expunge.artifact.ledger.ids import Id, number
+from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.settings import Settings
 from expunge.data.classes import label
+from expunge.data.ids import number
 from expunge.errors import ExpungeError, UnknownName, collected, raise_if
 
 FORMAT = 1

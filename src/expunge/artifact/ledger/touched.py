@@ -11,10 +11,11 @@ import numpy as np
 
 from expunge.artifact.ledger import announced
 from expunge.artifact.ledger.ahead import request_problems
-from expunge.artifact.ledger.ids import Id, number, plain
+from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
 from expunge.batching import expected_share
+from expunge.data.ids import number
 from expunge.errors import ExpungeError, raise_if
 
 # above this share, subtracting whole steps took more than a point of retained accuracy in our tables
