@@ -60,7 +60,8 @@ class Card:
 
 # what must be given beside model and request, and how
 NEEDED = {
-    "recipe": "needs to know how the model was trained: give recipe=expunge.Recipe(...).",
+    "recipe": "needs to know how the model was trained: give recipe=expunge.Recipe(...) (on the command line: expunge "
+    "run, with recipe: in its file).",
     "ledger": "needs the updates of the training: give ledger=expunge.Ledger(folder), made while the model was trained "
     "(ledger.watch, or recipe: {ledger: {keep: 0.1}}). expunge run records the originals that it trains; "
     "from weights that exist, expunge unlearn --ledger FOLDER subtracts.",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MappingView
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,7 +96,9 @@ class Recipe(Named):
     diffusion: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        problems = descent_problems(asdict(self))
+        if isinstance(self.together, (Iterator, MappingView)):  # read once only, or with its mapping
+            object.__setattr__(self, "together", tuple(self.together))
+        problems = descent_problems(vars(self))
         if not isinstance(self.label_smoothing, (int, float)) or not 0 <= self.label_smoothing < 1:
             problems.append(f"label_smoothing must be from 0 to below 1; got {self.label_smoothing!r}.")
         problems += model_problems(self.model)

@@ -118,7 +118,7 @@ def test_several_classes_and_a_share(expunge: Shell, words: list[object], tmp_pa
         (["--classes", "3", "--set", "epochs"], "field=value"),
         (["--classes", "3", "--set", "epochs=[1"], "not valid YAML"),
         (["--classes", "3", "--set", "lr=-1"], "above 0"),
-        (["--classes", "3", "--method", "retrain"], "how the model was trained"),
+        (["--classes", "3", "--method", "retrain"], "on the command line: expunge run, with recipe:"),
         (["--classes", "3", "--model-set", "hiden=[32]"], "Did you mean 'hidden'"),
         (["--classes", "3", "--model-set", "hidden=[16]"], "has shape (32, 64), the model's has (16, 64)"),
         (["--classes", "3", "--model", "mpl"], "Did you mean 'mlp'"),

@@ -234,6 +234,25 @@ def test_wrong_fields_are_refused_at_once(fields, words):
         recipe(**fields)
 
 
+def test_ids_that_share_batches_are_read_once_whatever_holds_them(train):
+    """A view and an iterator of ids, which can be neither copied nor read twice, say what a list of them says."""
+    ids = train.ids[:3].tolist()
+    wanted = recipe(together=ids)
+    for together in (dict.fromkeys(ids).keys(), dict(enumerate(ids)).values(), iter(ids), (i for i in ids)):
+        made = recipe(together=together)
+        assert made.describe() == wanted.describe()
+        assert torch.equal(made.grouping(train), wanted.grouping(train))
+
+
+def test_a_module_in_place_of_a_model_is_refused_without_a_copy():
+    class Uncopied(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise AssertionError("it was copied")
+
+    with pytest.raises(ExpungeError, match="model"):
+        recipe(model=Uncopied(1, 1))
+
+
 def test_all_wrong_fields_are_told_together():
     with pytest.raises(ExpungeError) as caught:
         recipe(epochs=-1, lr=0, augment="flop", precision="float8", label_smoothing=2)

@@ -114,6 +114,16 @@ def test_fields_that_are_no_numbers_are_refused(fields):
         ex.methods.PartialAmnesiac(**fields)
 
 
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_fields_of_the_repair_are_refused_by_their_own_names(epochs):
+    with pytest.raises(ExpungeError) as caught:
+        ex.methods.Amnesiac(repair_epochs=epochs, repair_lr=-1.0, repair_batch_size=0)
+    assert str(caught.value).count("amnesiac: repair_lr must be above 0; got -1.0.") == 1
+    assert "amnesiac: repair_batch_size must be a whole number, 1 or more; got 0." in str(caught.value)
+    with pytest.raises(ExpungeError, match=r"amnesiac: repair_epochs must be a whole number, 0 or more; got -1\."):
+        ex.methods.Amnesiac(repair_epochs=-1)
+
+
 def test_numpy_s_numbers_are_shares(tmp_path):
     assert ex.Ledger(tmp_path, keep=np.float32(0.5)).settings.keep == 0.5
 

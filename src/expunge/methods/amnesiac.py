@@ -19,7 +19,7 @@ from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Card, Job, Method
 from expunge.norms import recalibrate
 from expunge.outputs import percent_right
-from expunge.phase import Phase, Term
+from expunge.phase import Phase, Term, descent_problems
 
 BATCHNORM = ("recalibrate", "keep", "subtract")
 
@@ -79,12 +79,11 @@ class Amnesiac(Method):
             problems.append(f"scale must be above 0; got {self.scale!r}.")
         if self.batchnorm is not None and self.batchnorm not in BATCHNORM:
             problems.append(str(UnknownName("batchnorm policy", self.batchnorm, BATCHNORM)))
-        for field in ("spill", "repair_epochs"):
-            if getattr(self, field) < 0:
-                problems.append(f"{field} must be 0 or more; got {getattr(self, field)!r}.")
+        if self.spill < 0:
+            problems.append(f"spill must be 0 or more; got {self.spill!r}.")
+        repair = {"epochs": self.repair_epochs, "lr": self.repair_lr, "batch_size": self.repair_batch_size}
+        problems += [f"repair_{problem}" for problem in descent_problems(repair)]
         raise_if([f"{self.name}: {p}" for p in problems + self.field_problems()])
-        if self.repair_epochs:
-            self._repair()
 
     def field_problems(self) -> list[str]:
         """What is wrong with the fields that a variant adds, a sentence each."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from expunge.errors import ExpungeError
 from expunge.io import fit_weights
-from expunge.method import Card, Job, Method
+from expunge.method import NEEDED, Card, Job, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Retrain(Method):
     def apply(self, model: nn.Module, job: Job) -> nn.Module:
         """A model that has never seen the forgotten rows."""
         if job.pool is None:
-            raise ExpungeError("retrain needs to know how the model was trained: give recipe=expunge.Recipe(...).")
+            raise ExpungeError(f"{self.name} {NEEDED['recipe']}")
         with job.run.isolated():
             blank = job.pool.recipe.blank(job.request.rows)
         if blank is not None:  # another architecture is told before the training, not after it
