@@ -113,7 +113,7 @@ def from_config(config: Mapping[str, Any] | str) -> Method:
 
 
 def suitable(scope: str, family: str, given: Collection[str] = ()) -> list[str]:
-    """The methods that serve such a request on such a model, with what is given of `"recipe"` and `"ledger"`."""
+    """The methods that serve such a request on such a model, `given` some of `"recipe"`, `"ledger"` and `"unseen"`."""
     found = []
     for name in names():
         card = get(name).card

@@ -22,6 +22,7 @@ from expunge.audit.metric import METRICS
 from expunge.audit.relearn import Relearn
 from expunge.cli import app
 from expunge.experiment import parse_value, read
+from expunge.experiment.parts import load_data
 from expunge.models.table import TABLE
 from expunge.phase import Phase, Term
 
@@ -173,6 +174,34 @@ def test_every_number_of_an_audit_is_told_as_it_is() -> None:
 def test_every_number_of_a_generation_audit_is_told() -> None:
     told = [name for row in table("docs/diffusion.md", "number") for name in re.findall(r"`(\w+)`", row[0])]
     assert told == list(GENERATION_METRICS)
+
+
+def test_every_circumstance_is_told() -> None:
+    assert {row[0].strip("`") for row in table("docs/method.md", "field")} == {
+        f.name for f in dataclasses.fields(ex.Run)
+    }
+
+
+def test_every_field_of_the_results_is_told(digits_pair: tuple[ex.Rows, ex.Rows]) -> None:
+    """Those of an audit of classifiers, and what one of denoisers and a ledger add."""
+    train, test = (rows.take(range(100)) for rows in digits_pair)
+    recipe = ex.Recipe(model={"name": "mlp", "hidden": [8]}, epochs=0)
+    results = ex.audit(
+        {}, ex.Request(train, classes=[3]), unseen=test, recipe=recipe, seeds=1, attacks=["loss"], relearn=False
+    ).results
+    there = {*results, *results["models"][0], "generation", "ledger", "samples"}
+    text = prose("docs/report.md")
+    told = {name for cell in re.findall(r"^\| (`.+?) \|", text, re.M) for name in re.findall(r"`(\w+)`", cell)}
+    assert there <= told
+
+
+def test_every_setting_of_the_data_is_told() -> None:
+    (cell,) = (row[1] for row in table("docs/command-line.md", "setting") if row[0] == "`data`")
+    with pytest.raises(ex.ExpungeError, match="There are: ") as caught:
+        load_data({"nothing": 1})
+    known = re.findall(r"\w+", str(caught.value).partition("There are: ")[2])
+    assert len(known) > 5
+    assert set(known) <= set(re.findall(r"`(\w+)", cell))
 
 
 def test_every_field_of_the_denoiser_is_told() -> None:

@@ -24,8 +24,8 @@ class LastLayers(GradientMethod):
     """Train the last k layers on retain; everything before them stays bit-identical.
 
     Args:
-        k: how many layers, 1 or more. Default 1. A layer is a linear or convolutional module with the norms that
-            follow it.
+        k: how many layers, 1 or more. Default 1. A layer is a linear, convolutional or embedding module with the
+            norms that follow it.
         start: `"fresh"` (default) re-initialises them first (EU-k: exact unlearning of k layers); `"tuned"` goes on
             from their weights (CF-k: catastrophic forgetting in k layers).
         epochs: passes over retain. Default 3.
