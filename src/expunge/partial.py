@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.errors import UnknownName, collected, raise_if
-from expunge.largest import check_keep, largest
+from expunge.largest import check_keep, count, largest
 from expunge.optimizers import around_step
+from expunge.weights import anchored
 
 Rule = Literal["topk_step", "random_step", "sequential", "fixed_topk", "layer_subset"]
 RULES: tuple[str, ...] = get_args(Rule)
@@ -100,9 +101,9 @@ class PartialUpdate:
         if self.rule == "topk_step":
             return lambda cell: largest(cell.update(), self.keep)
         if self.rule == "random_step":
-            return lambda cell: torch.randperm(cell.size, generator=generator)[: cell.count(self.keep)]
+            return lambda cell: torch.randperm(cell.size, generator=generator)[: count(cell.size, self.keep)]
         if self.rule == "sequential":
-            return lambda cell: cell.next_block(cell.count(self.keep))
+            return lambda cell: cell.next_block(count(cell.size, self.keep))
         fixed: dict[int, Tensor] = {}
 
         def once(cell: _Cell) -> Tensor:
@@ -122,8 +123,8 @@ class PartialUpdate:
         for cell in cells:
             sums[cell.layer] = sums.get(cell.layer, 0.0) + float(cell.gradient().double().abs().sum())
             sizes[cell.layer] = sizes.get(cell.layer, 0) + cell.size
-        count = max(1, round(self.keep * len(sums)))
-        chosen = sorted(sums, key=lambda layer: -sums[layer] / sizes[layer])[:count]
+        many = count(len(sums), self.keep)
+        chosen = sorted(sums, key=lambda layer: -sums[layer] / sizes[layer])[:many]
         return [torch.arange(cell.size if cell.layer in chosen else 0) for cell in cells]
 
 
@@ -141,9 +142,6 @@ class _Cell:
     def size(self) -> int:
         return self.before.numel() if self.inside is None else len(self.inside)
 
-    def count(self, keep: float) -> int:
-        return max(1, round(keep * self.size))
-
     def update(self) -> Tensor:
         """What the step did to the entries that may move, (n,)."""
         return self._inside(self.parameter.detach() - self.before)
@@ -153,9 +151,9 @@ class _Cell:
         grad = self.parameter.grad
         return self._inside(torch.zeros_like(self.before) if grad is None else grad.detach())
 
-    def next_block(self, count: int) -> Tensor:
-        block = torch.arange(self.start, self.start + count) % self.size
-        self.start = (self.start + count) % self.size
+    def next_block(self, many: int) -> Tensor:
+        block = torch.arange(self.start, self.start + many) % self.size
+        self.start = (self.start + many) % self.size
         return block
 
     def hold_back(self, chosen: Tensor) -> None:
@@ -172,12 +170,9 @@ class _Cell:
 
 def _cells(model: nn.Module, moves: Mapping[str, Tensor | bool] | None) -> list[_Cell]:
     cells = []
-    for name, parameter in model.named_parameters():
-        mask = True if moves is None else moves[name]
-        if mask is False or not parameter.requires_grad or not parameter.numel():
-            continue
-        inside = mask.to(parameter.device).flatten().nonzero().squeeze(1) if isinstance(mask, Tensor) else None
-        cells.append(_Cell(name.rpartition(".")[0], parameter, inside, parameter.detach().clone()))
+    for name, parameter, mask, before in anchored(model, moves):
+        inside = None if mask is None else mask.flatten().nonzero().squeeze(1)
+        cells.append(_Cell(name.rpartition(".")[0], parameter, inside, before))
     return cells
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from expunge.optimizers import around_step
+from expunge.weights import anchored
 
 Schedule = Literal["rank", "beta"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
@@ -50,7 +51,7 @@ class Proximal:
 
         Costs a copy of the weights, and a pass over them in each step; with `"rank"` a selection among all of them.
         """
-        held = _held(model, moves)
+        held = [_Held(parameter, mask, anchor) for _, parameter, mask, anchor in anchored(model, moves)]
         done = 0
 
         def draw_back(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -93,17 +94,6 @@ class _Held:
         d = stepped - self.anchor
         nearer = stepped - d.sgn() * threshold
         stepped.copy_(torch.where(d.abs() > threshold, nearer, self.anchor))
-
-
-def _held(model: nn.Module, moves: Mapping[str, Tensor | bool] | None) -> list[_Held]:
-    held = []
-    for name, parameter in model.named_parameters():
-        mask = True if moves is None else moves[name]
-        if mask is False or not parameter.requires_grad or not parameter.numel():
-            continue
-        inside = mask.to(parameter.device) if isinstance(mask, Tensor) else None
-        held.append(_Held(parameter, inside, parameter.detach().clone()))
-    return held
 
 
 def _smallest(held: list[_Held], share: float) -> Tensor | None:

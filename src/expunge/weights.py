@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from expunge.errors import ExpungeError
 
@@ -26,6 +27,22 @@ def copied(model: nn.Module) -> nn.Module:
             "copy. Take out what cannot (a lock, a generator, an open file, a tensor of a graph), or give its class a "
             "__deepcopy__."
         ) from error
+
+
+def anchored(
+    model: nn.Module, moves: Mapping[str, Tensor | bool] | None
+) -> Iterator[tuple[str, nn.Parameter, Tensor | None, Tensor]]:
+    """The parameters that may move, wholly or in part: name, parameter, mask (none for all of it), a copy as it is now.
+
+    Args:
+        model: the model.
+        moves: for each parameter's name whether it moves, or a mask, as `Region.resolve` has it; none: all do.
+    """
+    for name, parameter in model.named_parameters():
+        mask = True if moves is None else moves[name]
+        if mask is not False and parameter.requires_grad and parameter.numel():
+            inside = mask.to(parameter.device) if isinstance(mask, Tensor) else None
+            yield name, parameter, inside, parameter.detach().clone()
 
 
 def dense_problems(model: nn.Module) -> list[str]:

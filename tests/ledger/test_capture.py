@@ -200,6 +200,10 @@ def test_steps_that_a_scaler_skips_are_recorded_as_skipped(train, tmp_path):
 def test_layers_can_be_chosen(train, tmp_path):
     _, ledger, _ = trained(tmp_path / "a", train, keep=1.0, layers=["3.*"])
     assert set(ledger.reader().total([1])) == {"3.weight", "3.bias"}
+    _, ledger, _ = trained(tmp_path / "module", train, keep=1.0, layers=["3"])  # by its module, as in a region
+    assert set(ledger.reader().total([1])) == {"3.weight", "3.bias"}
+    _, ledger, _ = trained(tmp_path / "bias", train, keep=1.0, layers=["*.bias"])
+    assert set(ledger.reader().total([1])) == {"0.bias", "3.bias"}
     with pytest.raises(ExpungeError, match="Unknown layer pattern of the ledger 'fc"):
         trained(tmp_path / "b", train, layers=["fc*"])
 

@@ -143,7 +143,7 @@ class Unsir(GradientMethod):
         self, before: dict[str, float], after: dict[str, float], phases: Sequence[Phase], parts: Mapping[str, Tensor]
     ) -> list[str]:
         """What can be said against the result without a look at the rows of the class."""
-        found, steps = [], [self._steps(phase, parts) for phase in phases]
+        found, steps = [], [phase.epochs * phase.steps_per_epoch(parts) for phase in phases]
         reach = sum(phase.lr * n for phase, n in zip(phases, steps))
         if self.optimizer in ("adam", "adamw") and reach < ENOUGH:
             found.append(
@@ -162,10 +162,6 @@ class Unsir(GradientMethod):
                 "repair_lr."
             )
         return found
-
-    def _steps(self, phase: Phase, parts: Mapping[str, Tensor]) -> int:
-        """How many steps a phase has, but for a last small batch."""
-        return phase.epochs * -(-sum(len(parts[term.part]) for term in phase.terms) // phase.batch_size)
 
     def _place(self, model: nn.Module, index: Tensor, job: Job) -> dict[str, float]:
         """For each class that must go, by name, the mean share of the other classes whose score is below its own.

@@ -5,7 +5,6 @@ Shapes: B batch, K units of a layer; n = B times the windows or other pieces int
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from expunge.artifact.activations import Layer, find_layers
 from expunge.errors import ExpungeError, UnknownName, few
+from expunge.layer_choice import matches
 
 Call = tuple[nn.Module, Tensor | None]  # what was called, and what it returned, examples first
 
@@ -86,7 +86,7 @@ def _patches(order: Sequence[Layer]) -> Layer | None:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(n, pattern) for n in (name, name.partition("[")[0], name.rpartition(".")[0]))
+    return matches(name, pattern) or matches(name.partition("[")[0], pattern)
 
 
 def _probe(model: nn.Module, x_2: Tensor, modules: dict[int, nn.Module]) -> tuple[dict[int, int], set[int]]:

@@ -5,7 +5,6 @@ It never changes a weight, a gradient or random state, so a training with a ledg
 
 from __future__ import annotations
 
-import fnmatch
 import warnings
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import Shares
 from expunge.errors import ExpungeError, UnknownName, few
+from expunge.layer_choice import matches
 from expunge.optimizers import around_step
 
 
@@ -52,9 +52,9 @@ def watched(model: nn.Module, patterns: Iterable[str] = ()) -> dict[str, nn.Para
     named = dict(model.named_parameters())
     patterns = tuple(patterns)
     for pattern in patterns:
-        if not fnmatch.filter(named, pattern):
+        if not any(matches(name, pattern) for name in named):
             raise UnknownName("layer pattern of the ledger", pattern, named)
-    chosen = {n: p for n, p in named.items() if not patterns or any(fnmatch.fnmatchcase(n, g) for g in patterns)}
+    chosen = {n: p for n, p in named.items() if not patterns or any(matches(n, g) for g in patterns)}
     return {n: p for n, p in chosen.items() if p.is_floating_point()}
 
 

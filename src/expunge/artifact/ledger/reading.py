@@ -18,7 +18,7 @@ from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.shares import reach
 from expunge.artifact.ledger.threads import side_by_side
 from expunge.errors import ExpungeError
-from expunge.largest import check_keep, largest
+from expunge.largest import check_keep, count, largest
 from expunge.memory import kept_memory
 
 _LARGE = 1 << 20  # bytes of a record, from which on handing it to another thread pays
@@ -134,10 +134,10 @@ class Reader:
         """The largest entries of a record up to a share of the whole layer."""
         if keep is None or keep == 1:
             return part.positions, part.values
-        count = max(1, round(keep * part.size))
-        if count >= len(part.values):
+        many = count(part.size, keep)
+        if many >= len(part.values):
             return part.positions, part.values
-        inner = largest(torch.from_numpy(part.values), count / len(part.values)).numpy()
+        inner = largest(torch.from_numpy(part.values), many / len(part.values)).numpy()
         return inner if part.positions is None else part.positions[inner], part.values[inner]
 
     def _of_rows(self, step: int, parts: Sequence[Part], wanted: set[Hashable] | None) -> Sequence[Part]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from expunge.artifact.ledger.ids import plain
 from expunge.data.ids import read_ids
-from expunge.errors import ExpungeError, UnknownName, raise_if
+from expunge.errors import ExpungeError, UnknownName, collected, raise_if
+from expunge.largest import check_keep
 
 VALUES = ("float32", "float16", "bfloat16", "float64")
 RECORDS = ("update", "gradient", "sample")
@@ -30,7 +31,7 @@ class Settings:
         values: how the kept values are stored: `"float32"` (default), `"float16"` or `"bfloat16"` (half the room;
             the rounding error is stated), or `"float64"` (undoing every step gives the first weights bit for bit).
         carry: add what rounding lost in a step to the next one, so that errors do not add up. Default no.
-        layers: globs of the parameters that are recorded, e.g. `["fc*"]`. Default: all.
+        layers: globs of the parameters that are recorded, or of their modules, e.g. `["fc*"]`. Default: all.
         record: `"update"` (default): what each step did to the weights, as published; `"gradient"`: the gradient of
             each step, undone together with its later effect through momentum; `"sample"`: each sensitive row's own
             share of the gradient, so that undoing a person does not undo the batch.
@@ -68,9 +69,9 @@ class Settings:
         raise_if(self._problems())
 
     def _problems(self) -> list[str]:
-        found = []
-        if isinstance(self.keep, bool) or not isinstance(self.keep, (int, float)) or not 0 < self.keep <= 1:
-            found.append(f"keep must be above 0 and at most 1; got {self.keep!r}.")
+        found: list[str] = []
+        with collected(found):
+            check_keep(self.keep)
         for name, known in (("values", VALUES), ("record", RECORDS), ("buffers", BUFFERS), ("on_error", ON_ERROR)):
             if getattr(self, name) not in known:
                 found.append(str(UnknownName(name, getattr(self, name), known)))
@@ -87,7 +88,7 @@ class Settings:
         if self.carry and self.record == "sample":
             found.append("carry is for record: update or gradient; a sample's shares stand each for themselves.")
         if not isinstance(self.layers, tuple) or not all(isinstance(p, str) for p in self.layers):
-            found.append(f"layers are globs of parameter names, such as 'fc*'; got {self.layers!r}.")
+            found.append(f"layers are globs of parameters or modules, such as 'fc*'; got {self.layers!r}.")
         if self.sensitive is not None and not self.sensitive:
             found.append("sensitive is a list of ids, one at least, or a file of ids; got none.")
         return found
