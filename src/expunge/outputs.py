@@ -15,8 +15,10 @@ from expunge.modes import eval_mode
 from expunge.run import Run
 from expunge.task.base import Task
 
+BATCH = 1000  # rows in one forward pass
 
-def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = None, batch_size: int = 1000) -> Tensor:
+
+def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = None) -> Tensor:
     """The scores of a model on rows, (N, C) float32 on the CPU, in eval mode and without gradient.
 
     Args:
@@ -24,7 +26,6 @@ def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = N
         task: says what its scores are.
         rows: to ask about.
         index_N: positions in them. Default: all.
-        batch_size: rows in one forward pass. Default 1000.
 
     Cost: one forward pass.
     """
@@ -32,7 +33,7 @@ def outputs(model: nn.Module, task: Task, rows: Rows, index_N: Tensor | None = N
     index_N = torch.arange(len(rows)) if index_N is None else index_N
     last = likes_channels_last(model)
     with eval_mode(model), torch.inference_mode(), kept_memory():
-        batches = (arranged(rows.x(i_B).to(device), last) for i_B in index_N.split(batch_size))
+        batches = (arranged(rows.x(i_B).to(device), last) for i_B in index_N.split(BATCH))
         return torch.cat([task.scores(model, x).float().cpu() for x in batches])
 
 

@@ -142,7 +142,7 @@ def test_real_text(real):
     for rows, split in ((train, "train"), (test, "test")):
         assert list(rows.texts) == [r["text"] for r in records if r["split"] == split]
         assert rows.y.tolist() == [r["label"] for r in records if r["split"] == split]
-    assert train.vocabulary_size <= 20_002
-    assert int(train.source.max()) == train.vocabulary_size - 1  # every word of the vocabulary occurs
+    assert len(train.vocabulary) <= 20_002
+    assert int(train.source.max()) == len(train.vocabulary) - 1  # every word of the vocabulary occurs
     assert not (train.source == 1).any()  # and no training word is unknown
     assert (test.source == 1).any()

@@ -103,7 +103,7 @@ def test_take_keeps_texts_vocabulary_classes_and_scale(images):
     rows = Rows(np.eye(4, dtype=int), range(4), texts=texts, vocabulary=words, classes="wxyz")
     part = rows.take(torch.tensor([2, 0]))
     assert part.texts == ("t2", "t0")
-    assert (part.vocabulary, part.vocabulary_size, part.classes) == (words, 4, tuple("wxyz"))
+    assert (part.vocabulary, part.classes) == (words, tuple("wxyz"))
     pictures = Rows(images, np.arange(30) % 3)
     assert pictures.take(torch.tensor([0])).scale == pictures.scale
 
@@ -184,11 +184,6 @@ def test_a_hash_that_needs_a_row_that_cannot_be_read_says_so():
     rows = Rows(Broken(), np.arange(30) % 3, name="scans")
     with pytest.raises(ExpungeError, match=r"scans: not every row can be read.*no file 0\. .*hash_inputs=False"):
         _ = rows.hash
-
-
-def test_no_vocabulary_is_said():
-    with pytest.raises(ExpungeError, match="no vocabulary"):
-        _ = Rows(np.ones((2, 2)), [0, 1]).vocabulary_size
 
 
 X = np.ones((4, 2))

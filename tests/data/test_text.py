@@ -35,7 +35,6 @@ def test_vocabulary_and_tokens_by_hand(data_folder):
     (data_folder / "pets.json").write_text('{"classes": ["no", "yes"], "source": "me"}')
     train, test = load("pets")
     assert train.vocabulary == test.vocabulary == VOCABULARY
-    assert train.vocabulary_size == 8
     assert train.source.tolist() == [[3, 2, 3, 2], [4, 6, 7, 5], [1, 0, 0, 0]]
     assert test.source.tolist() == [[3, 1, 1, 1], [1, 0, 0, 0]]  # four tokens, as the longest training text
     assert train.source.dtype == torch.int64

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from sample import sample
 
 from expunge import report
@@ -62,9 +60,3 @@ def test_without_retraining() -> None:
 def test_markup_in_names_is_not_interpreted(results: dict[str, Any]) -> None:
     results["verdicts"][2]["sentence"] = "See [bold]this[/bold] and [/red]."
     assert "See [bold]this[/bold] and [/red]." in report.summary(results, width=400)
-
-
-def test_in_colour_for_a_console(results: dict[str, Any]) -> None:
-    out = io.StringIO()
-    Console(file=out, force_terminal=True, color_system="standard", width=120).print(report.show(results))
-    assert "\x1b[32m" in out.getvalue()  # green: within retraining's spread

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 # make a poor estimate of their spread (three leave two degrees of freedom); many examples make a good one of their
 # own, which misses only what moves all examples together. Calibrated on digits, see tests/audit/test_calibration.py.
 PRIOR = 2.0
+LEVEL = 0.95  # of all tests together
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,6 @@ def difference(
     tolerance: float,
     tests: int,
     own: float | None = None,
-    level: float = 0.95,
 ) -> Difference:
     """A difference of two means, held against the spread between retrainings.
 
@@ -87,13 +87,12 @@ def difference(
         models: how many independent models the method's mean comes from.
         runs: how many retrainings there are.
         tolerance: differences below this have no practical meaning.
-        tests: how many metrics are looked at; the level is shared among them (Bonferroni).
+        tests: how many metrics are looked at; `LEVEL` is shared among them (Bonferroni).
         own: the standard deviation between the method's models, see `spread`; counted where it is larger than `sd`.
             Default: not known.
-        level: of all tests together. Default .95.
     """
     if sd is None:
         return Difference(value, None, tolerance)
-    quantile = float(student.ppf(1 - (1 - level) / (2 * tests), runs - 1 + PRIOR))
+    quantile = float(student.ppf(1 - (1 - LEVEL) / (2 * tests), runs - 1 + PRIOR))
     half = quantile * math.sqrt(max(sd, own or 0.0) ** 2 / models + sd**2 / runs)
     return Difference(value, half or None, max(quantile * sd * math.sqrt(1 / models + 1 / runs), tolerance))

@@ -104,12 +104,11 @@ def proportion(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
-def mean_interval(values: Sequence[float] | Array, level: float = 0.95) -> tuple[float, float]:
-    """The Student-t interval of a mean; (-inf, inf) for a single value, which says nothing of its spread.
+def mean_interval(values: Sequence[float] | Array) -> tuple[float, float]:
+    """The Student-t interval of a mean, 95 %; (-inf, inf) for a single value, which says nothing of its spread.
 
     Args:
         values: (N,), independent measurements, e.g. one for each seed.
-        level: confidence level in (0, 1). Default .95.
 
     Raises:
         ExpungeError: no values, or values that are not finite.
@@ -120,7 +119,7 @@ def mean_interval(values: Sequence[float] | Array, level: float = 0.95) -> tuple
         raise ExpungeError("An interval of a mean needs at least one value; got none.")
     if n == 1:
         return -math.inf, math.inf
-    half = float(stdtrit(n - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n))
     return float(values.mean()) - half, float(values.mean()) + half
 
 

@@ -148,17 +148,6 @@ class Rows(Dataset[tuple[Tensor, Tensor]]):
         """How many classes there are."""
         return len(self.classes)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """How many rows an embedding of these tokens needs.
-
-        Raises:
-            ExpungeError: the rows have no vocabulary.
-        """
-        if self.vocabulary is None:
-            raise ExpungeError(f"{self.name} has no vocabulary; only rows made from text have one.")
-        return len(self.vocabulary)
-
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input, e.g. (1, 28, 28)."""

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from expunge.errors import ExpungeError
 
+TEST_SHARE = 0.2  # the customary 80/20
+
 
 def stratified(y: Any, size: int, seed: int = 0) -> Tensor:
     """The positions, (size,) int64 and rising, of a random part in which every class keeps its share.
@@ -63,13 +65,12 @@ def shares(counts: list[int], size: int) -> list[int]:
     return given
 
 
-def train_test(y: Any, seed: int = 0, test_share: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Positions for training and the rest for testing, both stratified and rising.
+def train_test(y: Any, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Positions of four fifths for training and of the rest for testing, both stratified and rising.
 
     Args:
         y: labels, (N,), integers.
         seed: of the draw.
-        test_share: the share of rows for testing, above 0 and below 1. Default 0.2, the customary 80/20.
 
     Raises:
         ExpungeError: fewer than two rows.
@@ -77,7 +78,7 @@ def train_test(y: Any, seed: int = 0, test_share: float = 0.2) -> tuple[Tensor, 
     n = len(y)
     if n < 2:
         raise ExpungeError(f"{n} rows cannot be split into training and test rows; at least 2 are needed.")
-    train = stratified(y, min(n - 1, max(1, n - round(n * test_share))), seed)
+    train = stratified(y, min(n - 1, max(1, n - round(n * TEST_SHARE))), seed)
     rest = torch.ones(n, dtype=torch.bool)
     rest[train] = False
     return train, rest.nonzero().flatten()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-__all__ = ["draw", "show", "summary"]
+__all__ = ["draw", "summary"]
 
 
 def draw(folder: Path | str) -> Path:
@@ -38,14 +35,3 @@ def summary(results: dict[str, Any], width: int = 120) -> str:
     from expunge.report.text import plain
 
     return plain(results, width)
-
-
-def show(results: dict[str, Any]) -> RenderableType:
-    """The same as `summary`, as something that a rich console prints in colour.
-
-    Args:
-        results: what ``results.json`` holds.
-    """
-    from expunge.report.text import renderable
-
-    return renderable(results)

@@ -14,6 +14,7 @@ from expunge.report.figures import canvas, labels
 Grid = Sequence[Sequence[float | None]]
 ROW = 22
 FAINT = ("·", "<1", "<.1")
+SMALLEST = 1e-4  # looks like 0 on a logarithmic scale
 
 
 def heat(
@@ -77,17 +78,16 @@ def heat(
         return canvas.svg(figure, name, about, fixed=True)
 
 
-def log_tint(values: Grid, smallest: float = 1e-4) -> list[list[float | None]]:
+def log_tint(values: Grid) -> list[list[float | None]]:
     """A tint that grows with the logarithm of each value: 0 for 0, 1 for the largest.
 
     Args:
-        values: not negative.
-        smallest: values of this size and below look like 0.
+        values: not negative; those of `SMALLEST` and below look like 0.
     """
     largest = max((v for row in values for v in row if v), default=1.0)
-    span = math.log(max(largest, smallest * 10) / smallest)
+    span = math.log(max(largest, SMALLEST * 10) / SMALLEST)
     return [
-        [None if v is None else max(0.0, math.log(v / smallest) / span) if v > 0 else 0.0 for v in row]
+        [None if v is None else max(0.0, math.log(v / SMALLEST) / span) if v > 0 else 0.0 for v in row]
         for row in values
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from expunge.report import wording
 from expunge.report.figures import canvas, labels
 
-SIDE, GAP, NOTE = 84, 8, 15
+SIDE, GAP = 84, 8
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
 Uri = str | None
 
@@ -21,7 +21,6 @@ def maps(
     columns: Sequence[str],
     images: Sequence[Uri],
     heats: Sequence[Sequence[Uri]],
-    notes: Sequence[Sequence[str]] | None = None,
 ) -> str:
     """The figure as SVG: the input, then a column for each model with its map over a pale grey copy of the input.
 
@@ -34,13 +33,12 @@ def maps(
         columns: names of the models or explainers; the input's own column needs none.
         images: the example of each row as a PNG in a data URI; None or anything else leaves a dash.
         heats: ``heats[row][column]``, a grey PNG in a data URI: white where the model looks.
-        notes: ``notes[row][column]``, what is written below each map, e.g. the answer. Default: nothing.
     """
     row_texts = [wording.label(row, 26) for row in rows]
     titles = ["input", *(wording.label(column, 22) for column in columns)]
     cell = max(SIDE, *(labels.text_width(title, canvas.SMALL) for title in titles))
     left = max((labels.text_width(text, canvas.SMALL) for text in row_texts), default=0) + 12
-    step = SIDE + GAP + (NOTE if notes else 0)
+    step = SIDE + GAP
     width, height = left + (cell + GAP) * len(titles), 22 + step * len(rows)
     parts = [f'<filter id="{name}-grey"><feColorMatrix type="saturate" values="0"/></filter>']
     parts += [_text(left + (cell + GAP) * i + cell / 2, 14, title, "middle", "ink") for i, title in enumerate(titles)]
@@ -51,9 +49,6 @@ def maps(
         parts += _image(spots[0], top, image)
         for j, heat in enumerate(heats[i]):
             parts += _map(name, f"{name}-{i}-{j}", spots[j + 1], top, image, heat)
-            if notes:
-                note = wording.label(notes[i][j], 22)
-                parts.append(_text(spots[j + 1] + SIDE / 2, top + SIDE + NOTE - 3, note, "middle", "muted"))
     style = f"max-width:{width * 1.25:.0f}px;min-width:{width * 0.9:.0f}px"
     head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{html.escape(about)}" style="{style}">'
     return head + "\n" + "\n".join(parts) + "\n</svg>"
