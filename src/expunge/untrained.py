@@ -55,9 +55,10 @@ def blank(given: str | Mapping[str, Any] | Build, rows: Rows) -> nn.Module:
 
 
 def untrained(model: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy of the model with every parameter and buffer drawn anew, module by module, however deep.
+    """A copy of the model with every parameter drawn anew, module by module, however deep.
 
-    Modules that hold others come after them, as in their constructors: what they draw for those inside counts.
+    Modules that hold others come after them, as in their constructors: what they draw for those inside counts. So do
+    the statistics of norms begin again; buffers of modules that have no `reset_parameters` stay as they are.
 
     Raises:
         ExpungeError: a module holds parameters of its own and has no `reset_parameters`.

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from expunge import models
 from expunge.errors import Problems
 from expunge.models.table import TABLE, patch_for
+from expunge.untrained import untrained
 
 SMALL = {  # fields that keep the tests quick
     "allcnn": {"width": 16, "dropout": 0.0, "input_dropout": 0.0},
@@ -213,3 +214,33 @@ def test_he_initialisation_keeps_the_scale_of_all_cnn():
     with torch.no_grad():
         logits = make("allcnn", {"dropout": 0.0, "input_dropout": 0.0})(torch.randn(16, 3, 32, 32))
     assert 0.2 < logits.square().mean().sqrt() < 5
+
+
+# -- drawn anew ------------------------------------------------------------------------------------------------------
+
+UNET = ("unet", {"width": 8, "multiples": [1, 2]})
+
+
+def test_every_architecture_is_compared():
+    assert {name for name, _ in (*VARIANTS, UNET)} == set(TABLE)
+
+
+@pytest.mark.parametrize(("name", "fields"), [*VARIANTS, UNET])
+def test_layers_drawn_anew_spread_as_those_of_a_new_network(name, fields):
+    """Of n draws the spread is known to about 1/√(2n) of itself: torch's and He's are 2.4 times apart."""
+    if name == "unet":
+        pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    new = models.build(name, channels=3, size=32, classes=10, **fields)
+    model = copy.deepcopy(new).requires_grad_(False)
+    for tensor in (*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())):
+        tensor.fill_(7.0)  # as after a training, far away
+    again = untrained(model, 1)
+    there = dict(again.named_parameters())
+    for layer, p in new.named_parameters():
+        spread, mean = (float(v) for v in torch.std_mean(there[layer].detach(), correction=0))
+        spread_new, mean_new = (float(v) for v in torch.std_mean(p.detach(), correction=0))
+        assert (spread == 0) == (spread_new == 0), layer
+        assert spread == pytest.approx(spread_new, rel=max(0.02, 5 / p.numel() ** 0.5)), layer
+        assert abs(mean - mean_new) <= 5 * (spread**2 + spread_new**2) ** 0.5 / p.numel() ** 0.5, layer
+    assert all(torch.equal(b, c) for b, c in zip(again.buffers(), new.buffers()))  # statistics begin again

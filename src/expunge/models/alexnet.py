@@ -44,8 +44,12 @@ class AlexNet(nn.Module):
             nn.Flatten(),
             nn.Dropout(dropout),
         )
-        he_initialise(self.features)
+        self.reset_parameters()
         self.head = nn.Linear(256 * ceil(size / 32) ** 2, classes)
+
+    def reset_parameters(self) -> None:
+        """Draw all but the head anew."""
+        he_initialise(self.features)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits (B, classes)."""

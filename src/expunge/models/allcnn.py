@@ -58,6 +58,10 @@ class AllCNN(nn.Module):
             *conv(wide, wide, kernel=1, padding=0),
         )
         self.head = nn.Conv2d(wide, classes, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
         he_initialise(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:

@@ -75,8 +75,13 @@ class MobileNetV2(nn.Module):
                 before = after
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(*_conv(before, 1280, 1), nn.ReLU6())
-        he_initialise(self)
+        self.reset_parameters()
         self.head = nn.Linear(1280, classes)
+
+    def reset_parameters(self) -> None:
+        """Draw all but the head anew."""
+        for part in (self.stem, self.blocks, self.last):
+            he_initialise(part)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits (B, classes)."""

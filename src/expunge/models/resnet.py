@@ -60,9 +60,14 @@ class ResNet9(nn.Module):
         self.stage1 = nn.Sequential(_conv(width, 2 * width, norm, pool=True), Residual(2 * width, norm))
         self.stage2 = _conv(2 * width, 4 * width, norm, pool=True)
         self.stage3 = nn.Sequential(_conv(4 * width, 8 * width, norm, pool=True), Residual(8 * width, norm))
-        if norm == "none":
-            he_initialise(self)
+        self.normalised = norm != "none"
+        self.reset_parameters()
         self.head = nn.Linear(8 * width, classes, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw all but the head anew where nothing is normalised."""
+        for part in () if self.normalised else (self.stem, self.stage1, self.stage2, self.stage3):
+            he_initialise(part)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits (B, classes)."""
@@ -119,6 +124,10 @@ class ResNet18(nn.Module):
         self.stage3 = nn.Sequential(BasicBlock(2 * width, 4 * width, 2), BasicBlock(4 * width, 4 * width, 1))
         self.stage4 = nn.Sequential(BasicBlock(4 * width, 8 * width, 2), BasicBlock(8 * width, 8 * width, 1))
         self.head = nn.Linear(8 * width, classes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the convolutions anew."""
         for cell in self.modules():
             if isinstance(cell, nn.Conv2d):
                 nn.init.kaiming_normal_(cell.weight, mode="fan_out", nonlinearity="relu")

@@ -37,8 +37,12 @@ class VGG(nn.Module):
                 before = after
             features.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*features)
-        he_initialise(self.features)
+        self.reset_parameters()
         self.head = nn.Linear(before, classes)
+
+    def reset_parameters(self) -> None:
+        """Draw all but the head anew."""
+        he_initialise(self.features)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits (B, classes)."""
