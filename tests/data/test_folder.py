@@ -83,6 +83,33 @@ def test_what_is_no_image_folder(tmp_path, digits):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("inside", [(), ("notes.txt", "scan.dcm")])
+def test_a_class_folder_without_images_is_named(tmp_path, digits, inside):
+    """It would be no class, and the labels of those after it would be others."""
+    for root, part in ((tmp_path / "alone", "."), (tmp_path / "parts", "train")):
+        write(root / part, digits, range(20))
+        if part == "train":
+            write(root / "test", digits, range(20, 40))
+        (root / part / "class 35").mkdir()
+        for name in inside:
+            (root / part / "class 35" / name).write_bytes(b"x")
+        (root / part / ".cache").mkdir()
+        with pytest.raises(ExpungeError, match=r"has no image in class 35, so .*\.png.* or take the folder away"):
+            load(root)
+        (root / part / "class 35").rename(root / part / ".class 35")
+        assert len(load(root)[0].classes) == 10
+
+
+def test_a_class_may_have_no_test_images(tmp_path, digits):
+    write(tmp_path / "train", digits, range(20))
+    write(tmp_path / "test", digits, range(20, 40))
+    for path in (tmp_path / "test" / "class 3").iterdir():
+        path.unlink()
+    train, test = load(tmp_path)
+    assert test.classes == train.classes == tuple(f"class {c}" for c in range(10))
+    assert 3 not in test.y
+
+
 def test_unreadable_and_deep_images(tmp_path, digits):
     write(tmp_path, digits, range(20))
     bad = tmp_path / "class 1" / "bad.png"

@@ -25,7 +25,8 @@ def read(root: Path, seed: int = 0) -> tuple[Rows, Rows]:
         seed: of the stratified 80/20 split, where there is no train/ folder.
 
     Raises:
-        ExpungeError: no images, images of two sizes, a test class that is not a training class.
+        ExpungeError: no images, images of two sizes, a class without a training image, a test class that is not a
+            training class.
         MissingExtra: Pillow is not installed.
     """
     name = root.resolve().name
@@ -62,14 +63,22 @@ def read(root: Path, seed: int = 0) -> tuple[Rows, Rows]:
 def _listed(folder: Path, classes: list[str] | None = None) -> tuple[list[Path], np.ndarray, list[str]]:
     """Image files in alphabetical order, their labels, and the classes."""
     files: dict[str, list[Path]] = {}
+    empty: list[str] = []
     for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         inside = sorted(p for p in sub.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if inside:
             files[sub.name] = inside
+        else:
+            empty.append(sub.name)
     if not files:
         raise ExpungeError(
             f"{folder} has no images in class folders; expected {folder.name}/CLASS/IMAGE with one of "
             f"{', '.join(sorted(SUFFIXES))}."
+        )
+    if empty and classes is None:
+        raise ExpungeError(
+            f"{folder} has no image in {', '.join(empty)}, so there would be no such class. Put images there "
+            f"({', '.join(sorted(SUFFIXES))}), or take the folder away."
         )
     classes = list(files) if classes is None else classes
     unknown = sorted(set(files) - set(classes))
