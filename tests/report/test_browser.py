@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import NAMES, Browser, find
+from PIL import Image
 
 PROGRAM = find()
 pytestmark = pytest.mark.skipif(
@@ -58,6 +60,14 @@ OVERFLOW = """
 }).map((e) => e.tagName + "." + e.className)
 """
 FIRST_COLUMN = "[...document.querySelectorAll('tbody:last-child tr > :first-child')].map((e) => e.dataset.value)"
+SURFACE = "getComputedStyle(document.querySelector('.scroll')).backgroundColor"
+# A place above the text of each row that is seen, just inside the right edge of the table's box.
+EDGE = """
+[...document.querySelectorAll('.scroll tbody:last-child tr')].map((e) => [
+  Math.round(document.querySelector('.scroll').getBoundingClientRect().right) - 4,
+  Math.round(e.getBoundingClientRect().top) + 3,
+]).filter(([x, y]) => y < innerHeight)
+"""
 SORTED = "[...document.querySelectorAll('thead th')].map((e) => e.getAttribute('aria-sort'))"
 
 
@@ -103,6 +113,30 @@ def test_the_page_reads_well(
     assert contrasts[0][0] >= 4.5, contrasts[:5]
     light = browser.run("getComputedStyle(document.body).backgroundColor") > "rgb(2"
     assert light == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_is_cut_fades_at_its_edge_until_its_end(
+    browser: Browser, page: Path, tmp_path: Path, scheme: str
+) -> None:
+    browser.open(page.as_uri(), 400, 844, scheme, mobile=True)
+    browser.run("document.querySelector('.scroll').scrollIntoView({block: 'start', behavior: 'instant'})")
+    surface = tuple(map(int, re.findall(r"\d+", browser.run(SURFACE))))
+
+    def edge(far: int) -> list[tuple[int, ...]]:
+        """The colours at the right edge of the table, one in each row, when it is scrolled so far."""
+        browser.run(f"document.querySelector('.scroll').scrollLeft = {far}")
+        spots = browser.run(EDGE)
+        browser.picture(tmp_path / "screen.png")
+        with Image.open(tmp_path / "screen.png") as image:
+            return [image.convert("RGB").getpixel((x, y)) for x, y in spots]
+
+    assert browser.run("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))") > 200
+    for far in (0, 100):
+        faded = edge(far)
+        assert len(faded) > 2
+        assert all(abs(sum(surface) - sum(colour)) > 40 for colour in faded)
+    assert set(edge(100_000)) == {surface}
 
 
 @pytest.mark.parametrize("screen", SCREENS)
