@@ -65,7 +65,14 @@ class LedgerFolder:
         """Whether the updates add up to the training: all layers, all entries, all steps that moved anything."""
         s = self.settings
         whole = s.keep == 1 and s.record == "update" and s.decay and not s.layers and s.sensitive is None
-        return whole and not any(about.get("purged") for about in self._open().abouts(range(1, self.steps + 1)))
+        return whole and not self.purged
+
+    @property
+    def purged(self) -> bool:
+        """Whether the updates of any step were removed."""
+        if self.about is None:
+            return False
+        return any(about.get("purged") for about in self._open().abouts(range(1, self.steps + 1)))
 
     def touched(self, request: Request | Iterable[Hashable] | str | Path) -> Touched:
         """How much of the training a request touches: steps, share, rows, bytes; print it to see what it means.

@@ -127,6 +127,12 @@ class Ledger(LedgerFolder):
 
     def _go_on(self, journal: Journal, model: nn.Module) -> None:
         """See that this model is where the ledger ends, and that it can be gone on with."""
+        if self.purged:
+            raise ExpungeError(
+                f"Updates that led to this model were purged from the ledger {self.path}, so it could never be unlearned "
+                "of the same rows again. Train on the model that ledger.purge was given, in another folder; or begin "
+                "again with ledger.rewind(0)."
+            )
         if not self.resumable:
             raise ExpungeError(
                 f"The ledger {self.path} leaves weight decay out of its updates, and what momentum remembers of it was "
@@ -149,7 +155,7 @@ class Ledger(LedgerFolder):
     @property
     def resumable(self) -> bool:
         """Whether a training can go on in this ledger after it was interrupted."""
-        return self.settings.decay
+        return self.settings.decay and not self.purged
 
     def uses(self, ids: Iterable[Hashable], losses: Tensor | None = None) -> None:
         """Say which rows the next step learns from; before `optimizer.step()`, for every batch.
