@@ -81,11 +81,14 @@ class LedgerFolder:
             request: a `Request`, ids, or a file of ids.
 
         Raises:
-            ExpungeError: ids that no step has ever used.
+            ExpungeError: no ids, or some that no step has ever used.
 
         Cost: reads the index, no update.
         """
-        return touched(self._open(), self.settings, _ids(request), manifest.count_rows(self.path))
+        gone = request.rows.ids[request.gone.numpy()].tolist() if isinstance(request, Request) else []
+        file = request if isinstance(request, (str, Path)) else None
+        rows = manifest.count_rows(self.path)
+        return touched(self._open(), self.settings, _ids(request), rows, gone=gone, file=file)
 
     def of_classes(self, classes: Iterable[int | str]) -> list[Hashable]:
         """The ids of all rows of some classes, by label or name, where a recipe made the ledger."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from expunge.artifact.ledger.ids import Id, plain
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.settings import Settings
 from expunge.batching import expected_share
-from expunge.data.ids import number
+from expunge.data.ids import misread, number
 from expunge.errors import ExpungeError, raise_if
 
 # above this share, subtracting whole steps took more than a point of retained accuracy in our tables
@@ -109,7 +110,15 @@ class Touched:
         return "A share this small is what subtracting steps is good at; judge the outcome by an audit all the same."
 
 
-def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows: int | None = None) -> Touched:
+def touched(
+    journal: Journal,
+    settings: Settings,
+    ids: Sequence[Hashable],
+    rows: int | None = None,
+    *,
+    gone: Sequence[Hashable] = (),
+    file: str | Path | None = None,
+) -> Touched:
     """How much of the training in a journal these rows touch.
 
     Args:
@@ -117,11 +126,15 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
         settings: of the ledger.
         ids: of the rows.
         rows: how many there are in all, where that is known.
+        gone: rows that earlier requests removed, which are none of those that stay.
+        file: where the ids were read, for what an error says of it.
 
     Raises:
-        ExpungeError: ids that no step has ever used, or that are not among the sensitive ones.
+        ExpungeError: no ids; ids that no step has ever used, or that are not among the sensitive ones.
     """
     asked = _as_used(journal, plain(ids))
+    if not asked:
+        raise ExpungeError("No rows are asked for; give the ids of rows that took part in the training.")
     abouts = journal.abouts(range(1, journal.last + 1))
     short = announced.count(abouts)
     if unknown := journal.unknown(asked):
@@ -129,10 +142,13 @@ def touched(journal: Journal, settings: Settings, ids: Sequence[Hashable], rows:
             f"{len(unknown):,} of {len(asked):,} ids took part in no step that the ledger holds, e.g. "
             f"{', '.join(map(repr, unknown[:3]))}. Were they trained on, under the same ids, and not purged since?"
         )
-        raise ExpungeError(f"{told} {announced.sentence(short, journal.last)}" if short else told)
+        absent = set(unknown)
+        hint = misread(asked, [i in absent for i in asked], file) if file else ""
+        missed = announced.sentence(short, journal.last) if short else ""
+        raise ExpungeError(" ".join(filter(None, (told, hint, missed))))
     raise_if(request_problems(settings, asked))
     steps = journal.steps(asked)
-    others = len(set(journal.ids_of(steps)) - set(asked)) if len(steps) else 0
+    others = len(set(journal.ids_of(steps)).difference(asked, _as_used(journal, plain(gone)))) if len(steps) else 0
     purged = sum(bool(abouts[step - 1].get("purged")) for step in steps.tolist())
     _all_recorded(journal, steps, abouts)
     skipped = frozenset(step for step, about in enumerate(abouts, start=1) if about.get("skipped"))
