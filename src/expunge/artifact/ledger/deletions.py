@@ -152,22 +152,24 @@ def not_taken_back(journal: Journal, ids: Sequence[Id], done: Undone, own: bool)
     """Those of these rows that took part in a step that is not taken back, or whose own shares are not."""
     if own:
         return [i for i in ids if i not in done.rows]
-    if done.steps.keys() >= set(journal.steps(ids).tolist()):
-        return []
-    return [i for i in ids if not done.steps.keys() >= set(journal.steps([i]).tolist())]
+    there = set(journal.ids_of(set(range(1, journal.last + 1)) - done.steps.keys()))
+    return [i for i in ids if i in there]
 
 
 def purge(journal: Journal, steps: Sequence[int], ids: Iterable[Id], done: Undone) -> int:
-    """Remove these steps' payload and these rows' ids for good, and write down what is left."""
+    """Remove these steps' payload, which must be sorted, and these rows' ids for good; write down what is left."""
     gone = set(ids)
+    fresh = {step: about for step, about in zip(steps, journal.abouts(steps)) if not about.get("purged")}
     kept = [_without(d, gone) for d in journal.get("deletions", [])]
     journal.put("deletions", kept)
     freed = journal.purge(steps, gone)
     told = (
-        f"{freed:,} bytes of {len(steps):,} steps and the ids of {len(gone):,} rows were removed. Left: the other "
+        f"{freed:,} bytes of {len(fresh):,} steps and the ids of {len(gone):,} rows were removed. Left: the other "
         "steps, the first weights of the training, and whatever backups and copies there are of this folder."
     )
-    part = [extent for extent in [*done.steps.values(), *done.rows.values()] if not _fully(extent)]
+    rows = {i for about in fresh.values() for i in about.get("rows", [])}
+    extents = [done.steps[s] for s in fresh if s in done.steps] + [e for i, e in done.rows.items() if i in rows]
+    part = [extent for extent in extents if not _fully(extent)]
     if part:
         told += (
             f" Of {len(part):,} {'steps' if done.steps else 'rows'} only a part had been taken back (a keep or scale "

@@ -220,10 +220,15 @@ class LedgerFolder:
         done = self.undone(model)
         if not done:
             raise ExpungeError("No step is taken back in this model, so there is nothing to purge.")
-        gone = ids if ids is not None else [i for some in getattr(model, "_expunge_gone", {}).values() for i in some]
-        named = known_ids(self._open(), gone)
-        if not named:
+        forgotten = [i for some in getattr(model, "_expunge_gone", {}).values() for i in some]
+        gone = forgotten if ids is None else listed(ids)
+        if not gone:
             raise ExpungeError("Say which rows to take out of the lists, purge(model, ids): this model does not know.")
+        if not (named := known_ids(self._open(), gone)):
+            raise ExpungeError(
+                f"None of these {len(gone):,} rows, e.g. {gone[0]!r}, is in the ledger: they were purged before, which "
+                "ledger.purges says, or took part in no step."
+            )
         if present := deletions.not_taken_back(self._open(), named, done, self.settings.record == "sample"):
             raise ExpungeError(
                 f"Of {len(present):,} of these {len(named):,} rows, e.g. {present[0]!r}, not everything is taken back "
@@ -238,11 +243,10 @@ class LedgerFolder:
                 "could not be taken back later. Take them back first, or set others=True."
             )
         with self._write() as journal:
-            freed = deletions.purge(journal, steps, named, done)
-        manifest.drop_rows(self.path, named)
-        self.about = manifest.without_ids(self.path, named) or self.about
-        self.settings = Settings.recorded(self.about["settings"]) if self.about else self.settings
-        return freed
+            manifest.drop_rows(self.path, named)
+            self.about = manifest.without_ids(self.path, named) or self.about
+            self.settings = Settings.recorded(self.about["settings"]) if self.about else self.settings
+            return deletions.purge(journal, steps, named, done)  # last: a purge that was killed can find the ids again
 
     def stands_at(self, step: int, model: nn.Module) -> bool:
         """Whether a model has the weights that the training had after this step, which must have been marked."""
