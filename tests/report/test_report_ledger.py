@@ -253,6 +253,13 @@ def test_damaged_controls_are_left_out(results: dict[str, Any], wrong: Any, dept
     assert "salun" in texts(svg)
 
 
+def test_a_control_of_fewer_steps_is_told(results: dict[str, Any]) -> None:
+    assert "Too few" not in caption(ledger.control(results, []))
+    for count, told in ((120, False), (121, True), (None, False)):
+        next(e for e in results["models"] if e["method"] == "salun")["facts"]["control"]["of"] = count
+        assert ("Too few others were left for salun: its control" in caption(ledger.control(results, []))) == told
+
+
 def test_a_seed_without_a_number_does_not_count(results: dict[str, Any]) -> None:
     next(e for e in results["models"] if e["method"] == "salun")["facts"]["control"]["after"]["forget"] = None
     assert "71.0" in texts(first(ledger.control(results, [])))

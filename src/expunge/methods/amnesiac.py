@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from expunge.artifact.ledger import Ledger, Settings
 from expunge.artifact.ledger.deletions import Extent, Lot, Undone, left
-from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.touched import Touched
 from expunge.errors import ExpungeError, UnknownName, raise_if
 from expunge.method import Card, Job, Method
+from expunge.methods.control import Drawn, answers, other_rows, other_steps
 from expunge.norms import recalibrate
-from expunge.outputs import percent_right
 from expunge.phase import Phase, Term, descent_problems
 
 BATCHNORM = ("recalibrate", "keep", "subtract")
@@ -26,7 +25,7 @@ BATCHNORM = ("recalibrate", "keep", "subtract")
 
 @dataclass(frozen=True, kw_only=True)
 class Amnesiac(Method):
-    """Take back, at once and without data, what the steps with forgotten rows did to the weights.
+    """Take back, at once, what the steps with forgotten rows did to the weights; data is read by the control alone.
 
     Args:
         scale: what the recorded updates are multiplied with, above 0. Default 1, as published.
@@ -39,7 +38,8 @@ class Amnesiac(Method):
         repair_batch_size: default 128.
         control: also subtract an equal number of other steps from another copy, or the shares of as many other rows
             where rows' own shares are recorded, and say how it fared: an effect that the control has too is damage,
-            not forgetting. Default yes; it reads the ledger once more.
+            not forgetting. Default yes; it reads the ledger once more, and is left out, with a note, where rows that
+            it asks about cannot be read.
         allow_full: serve a request after which no step is left, together with what spill adds and earlier requests
             took back; that gives the untrained model back. Default no.
 
@@ -47,9 +47,11 @@ class Amnesiac(Method):
     asks; nothing is taken back twice.
 
     Raises:
-        ExpungeError: a ledger that is pruned, damaged, or of another model; a request after which no step is left.
+        ExpungeError: a ledger that is pruned, damaged, of another model, or in a folder that cannot be written; a
+            request after which no step is left; a repair that would train rows of earlier requests back in.
 
-    Cost: each touched record is read once, twice with the control; with BatchNorm one forward pass over retain.
+    Cost: each touched record is read once; with BatchNorm one forward pass over retain. The control reads as many
+    records again, and asks three models about the forget rows and up to 5,000 retain rows.
     Source: Graves, Nagisetty & Ganesh 2021, arXiv:2010.10981.
     """
 
@@ -68,7 +70,7 @@ class Amnesiac(Method):
         scope=frozenset({"class", "samples"}),
         families=frozenset({"classifier", "diffusion"}),
         needs=frozenset({"ledger"}),
-        cost="reads the touched records; no pass over data",
+        cost="reads the touched records; its control, 3 forward passes over forget and 5,000 retain rows",
         paper="Graves et al. 2021, arXiv:2010.10981",
         dial="scale",
     )
@@ -121,10 +123,12 @@ class Amnesiac(Method):
             raise ExpungeError(f"{self.name} needs a ledger.")
         raise_if(self.ledger_problems(ledger.settings))
         ledger.check(model, job.request.rows.hash)
+        ledger.check_writable()
         policy = self.batchnorm or ledger.settings.buffers
         touched = ledger.touched(job.request)
         own = ledger.settings.record == "sample"  # each row's own shares, which other rows do not depend on
         done, before = ledger.undone(model), ledger.digest(model)
+        self._see_history(job, done)
         asked = frozenset(job.request.rows.ids[job.request.forget.numpy()].tolist())
         steps = touched.taken if own else self._steps(ledger, touched)
         lots = left(asked, self.extent, done.rows) if own else left(steps, self.extent, done.steps)
@@ -138,12 +142,29 @@ class Amnesiac(Method):
         if self.repair_epochs and chosen:
             job.descend(model, [self._repair()])
         self._tell(job, touched, lots, done, ledger.recorded_share(model))
-        if original is not None and chosen:
-            drawn = self._other_rows(job, ledger, chosen, done) if own else self._other_steps(job, ledger, chosen, done)
-            self._compare(job, original, model, drawn, lots, policy)
         by_now = done.and_of(chosen, self.extent, own)
         ledger.note(before, model, by_now, {"request": job.request.hash, "method": self.to_config()})
+        if original is not None and chosen:
+            draw = other_rows if own else other_steps
+            self._compare(job, original, model, draw(ledger, chosen, done, job.run), lots, policy)
         return model
+
+    def _see_history(self, job: Job, done: Undone) -> None:
+        """Say so where a model is known to have forgotten rows, and nobody says which; and do not repair it with them.
+
+        Raises:
+            ExpungeError: a repair on rows that the model may have forgotten.
+        """
+        if not done or len(job.request.gone):
+            return
+        told = (
+            "Earlier requests took something back in this model, and it does not say which rows they were for, as when "
+            "its weights were saved without expunge. These rows count as rows that stay: name them, "
+            "Request(..., gone=ids), or read weights that ex.io.save_weights wrote with ex.io.load_weights."
+        )
+        if self.repair_epochs:
+            raise ExpungeError(f"{told} A repair would train them back in.")
+        job.log.notes.append(told)
 
     @property
     def extent(self) -> Extent:
@@ -207,20 +228,6 @@ class Amnesiac(Method):
             }
         }
 
-    def _other_steps(self, job: Job, ledger: Ledger, chosen: frozenset[Any], done: Undone) -> Drawn:
-        """As many recorded steps that are not taken back, drawn at random; all there are where there are fewer."""
-        there = np.array(sorted(set(ledger.stored.tolist()) - chosen - set(done.steps)), dtype=np.int64)
-        order = torch.randperm(len(there), generator=job.run.generator("control"))[: len(chosen)]
-        return Drawn([int(s) for s in there[order.numpy()]])
-
-    def _other_rows(self, job: Job, ledger: Ledger, rows: frozenset[Any], done: Undone) -> Drawn:
-        """As many rows whose own shares are recorded and not taken back, and the steps that hold these."""
-        there = ledger.others(rows | frozenset(done.rows))
-        order = torch.randperm(len(there), generator=job.run.generator("control"))[: len(rows)].tolist()
-        drawn = [there[i] for i in order]
-        steps = np.intersect1d(ledger.reader().journal.steps(drawn), ledger.stored)
-        return Drawn(steps.tolist(), drawn)
-
     def _compare(
         self, job: Job, original: nn.Module, after: nn.Module, others: Drawn, lots: Sequence[Lot], policy: str
     ) -> None:
@@ -229,43 +236,23 @@ class Amnesiac(Method):
             what = "other steps" if others.rows is None else "shares of other rows"
             job.log.notes.append(f"There is no control: the ledger holds no {what}.")
             return
-        control = copy.deepcopy(original)
-        moved = job.ledger.reader().rest(others.alike(lots), None if others.rows is None else others.steps)
-        self._subtract(control, job, moved, policy)
         retain = job.request.keep[torch.randperm(len(job.request.keep), generator=job.run.generator("sample"))[:5000]]
-        found: dict[str, Any] = {"steps": len(others.steps)} if others.rows is None else {"rows": len(others.rows)}
-        for name, one in (("before", original), ("after", after), ("control", control)):
-            found[name] = {"forget": _right(one, job, job.request.forget), "retain": _right(one, job, retain)}
-        job.log.facts["control"] = found
-        b, a, c = found["before"], found["after"], found["control"]
+        try:
+            b, a = answers(original, job, retain), answers(after, job, retain)
+        except (ExpungeError, IndexError) as error:  # the rows may be deleted already
+            job.log.notes.append(f"There is no control: it asks about rows that cannot be read. {error}")
+            return
+        moved = job.ledger.reader().rest(others.alike(lots), None if others.rows is None else others.steps)
+        self._subtract(original, job, moved, policy)
+        c = answers(original, job, retain)
+        count, asked = len(others), sum(len(lot.items) for lot in lots)
+        unit = "steps" if others.rows is None else "rows"
+        job.log.facts["control"] = {unit: count, "of": asked, "before": b, "after": a, "control": c}
+        few = (
+            f" Only {count:,} of {asked:,} were left to draw, so this is no equal comparison." if count < asked else ""
+        )
         job.log.notes.append(
             f"Forgotten rows answered right: {b['forget']:.1f} % before, {a['forget']:.1f} % after; retained ones "
-            f"{b['retain']:.1f} % before, {a['retain']:.1f} % after. Control, {others} subtracted: "
-            f"{c['forget']:.1f} % and {c['retain']:.1f} %."
+            f"{b['retain']:.1f} % before, {a['retain']:.1f} % after; {asked:,} {unit} taken back. Control, {others} "
+            f"subtracted: {c['forget']:.1f} % and {c['retain']:.1f} %.{few}"
         )
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What a control takes back: steps, and of these the shares of some rows only, where rows are given."""
-
-    steps: list[int]
-    rows: list[Id] | None = None
-
-    def __str__(self) -> str:
-        if self.rows is None:
-            return f"{len(self.steps):,} other steps"
-        return f"the shares of {len(self.rows):,} other rows"
-
-    def alike(self, lots: Sequence[Lot]) -> list[Lot]:
-        """Of these as much as is taken back of the items of each lot."""
-        drawn, found = list[Any](self.steps if self.rows is None else self.rows), []
-        for lot in lots:
-            found.append(replace(lot, items=drawn[: len(lot.items)]))
-            drawn = drawn[len(lot.items) :]
-        return found
-
-
-def _right(model: nn.Module, job: Job, index: Tensor) -> float:
-    """The share of these rows that a model answers right, in percent."""
-    return percent_right(model.to(job.run.device_of(model)), job.task, job.request.rows, index)

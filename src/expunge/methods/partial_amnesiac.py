@@ -34,7 +34,7 @@ class PartialAmnesiac(Amnesiac):
         scope=frozenset({"class", "samples"}),
         families=frozenset({"classifier", "diffusion"}),
         needs=frozenset({"ledger"}),
-        cost="reads the touched records; no pass over data",
+        cost="reads the touched records; its control, 3 forward passes over forget and 5,000 retain rows",
         paper="Gogineni & Nadimi 2025, arXiv:2403.07611",
         dial="keep",
     )

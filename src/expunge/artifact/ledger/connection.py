@@ -32,14 +32,19 @@ def snapshot(path: Path) -> sqlite3.Connection:
 
 def locked(path: Path) -> sqlite3.Connection:
     """A lock on a file that ends with the process, however it ends, and that a forked process does not share."""
-    lock = connect(str(path))
+    lock = None
     try:
+        lock = connect(str(path))
         lock.execute("PRAGMA busy_timeout = 0")
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
-        lock.close()
+        if lock is not None:
+            lock.close()
         if "locked" not in str(error):
-            raise
+            raise ExpungeError(
+                f"{path.parent} cannot be written ({error}). Trainings, deletions and purges are noted there: see that "
+                "this user may write to the folder and its files, or take a copy of it."
+            ) from error
         raise ExpungeError(
             f"{path.parent} is being written by another process, or is open twice in this one; one may write at "
             "a time. Wait until it ends, or close the other."

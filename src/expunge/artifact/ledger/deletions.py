@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.journal import Journal
+from expunge.artifact.ledger.touched import known_ids
+from expunge.errors import ExpungeError
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -154,6 +156,41 @@ def not_taken_back(journal: Journal, ids: Sequence[Id], done: Undone, own: bool)
         return [i for i in ids if i not in done.rows]
     there = set(journal.ids_of(set(range(1, journal.last + 1)) - done.steps.keys()))
     return [i for i in ids if i in there]
+
+
+def purgeable(
+    journal: Journal, gone: Sequence[Hashable], done: Undone, own: bool, others: bool
+) -> tuple[list[int], list[Id]]:
+    """The steps that are taken back, and those of these rows that the journal knows.
+
+    Args:
+        journal: of the ledger.
+        gone: ids of rows.
+        done: what is taken back.
+        own: whether each row's own share is recorded.
+        others: whether the shares of rows that are not taken back may go as well.
+
+    Raises:
+        ExpungeError: no row is known, some are not taken back, or other rows' shares would be lost.
+    """
+    if not (named := known_ids(journal, gone)):
+        raise ExpungeError(
+            f"None of these {len(gone):,} rows, e.g. {gone[0]!r}, is in the ledger: they were purged before, which "
+            "ledger.purges says, or took part in no step."
+        )
+    if present := not_taken_back(journal, named, done, own):
+        raise ExpungeError(
+            f"Of {len(present):,} of these {len(named):,} rows, e.g. {present[0]!r}, not everything is taken back in "
+            "this model; without their ids they could never be found again. Take them back first, or leave them out "
+            "of the ids."
+        )
+    steps = sorted(done.steps) if done.steps else journal.steps(list(done.rows)).tolist()
+    if (lost := other_rows(journal, steps, done)) and not others:
+        raise ExpungeError(
+            f"The records of these steps hold the shares of {len(lost):,} other rows too, e.g. {lost[0]!r}, which "
+            "could not be taken back later. Take them back first, or set others=True."
+        )
+    return steps, named
 
 
 def purge(journal: Journal, steps: Sequence[int], ids: Iterable[Id], done: Undone) -> int:

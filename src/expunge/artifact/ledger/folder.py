@@ -19,7 +19,7 @@ from expunge.artifact.ledger.ids import Id
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.reading import Reader
 from expunge.artifact.ledger.settings import Settings
-from expunge.artifact.ledger.touched import Touched, known_ids, touched
+from expunge.artifact.ledger.touched import Touched, touched
 from expunge.data.ids import listed, read_ids
 from expunge.errors import ExpungeError, collected
 from expunge.request import Request
@@ -155,6 +155,15 @@ class LedgerFolder:
         manifest.check_layers(self.path, about, watched(model, self.settings.layers))
         self.undone(model)
 
+    def check_writable(self) -> None:
+        """Refuse a folder in which a deletion cannot be noted, before it is computed.
+
+        Raises:
+            ExpungeError: the folder cannot be written, or is being written by another.
+        """
+        with self._write():
+            pass
+
     def undone(self, model: nn.Module) -> Undone:
         """What is already taken back in this model; nothing in the one the training ended with.
 
@@ -224,24 +233,7 @@ class LedgerFolder:
         gone = forgotten if ids is None else listed(ids)
         if not gone:
             raise ExpungeError("Say which rows to take out of the lists, purge(model, ids): this model does not know.")
-        if not (named := known_ids(self._open(), gone)):
-            raise ExpungeError(
-                f"None of these {len(gone):,} rows, e.g. {gone[0]!r}, is in the ledger: they were purged before, which "
-                "ledger.purges says, or took part in no step."
-            )
-        if present := deletions.not_taken_back(self._open(), named, done, self.settings.record == "sample"):
-            raise ExpungeError(
-                f"Of {len(present):,} of these {len(named):,} rows, e.g. {present[0]!r}, not everything is taken back "
-                "in this model; without their ids they could never be found again. Take them back first, or leave "
-                "them out of the ids."
-            )
-        steps = sorted(done.steps) if done.steps else self._open().steps(list(done.rows)).tolist()
-        lost = deletions.other_rows(self._open(), steps, done)
-        if lost and not others:
-            raise ExpungeError(
-                f"The records of these steps hold the shares of {len(lost):,} other rows too, e.g. {lost[0]!r}, which "
-                "could not be taken back later. Take them back first, or set others=True."
-            )
+        steps, named = deletions.purgeable(self._open(), gone, done, self.settings.record == "sample", others)
         with self._write() as journal:
             manifest.drop_rows(self.path, named)
             self.about = manifest.without_ids(self.path, named) or self.about

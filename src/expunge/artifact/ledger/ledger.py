@@ -129,9 +129,9 @@ class Ledger(LedgerFolder):
         """See that this model is where the ledger ends, and that it can be gone on with."""
         if self.purged:
             raise ExpungeError(
-                f"Updates that led to this model were purged from the ledger {self.path}, so it could never be unlearned "
-                "of the same rows again. Train on the model that ledger.purge was given, in another folder; or begin "
-                "again with ledger.rewind(0)."
+                f"Updates that led to this model were purged from the ledger {self.path}, so it could not be unlearned "
+                "with it. Train on the model that ledger.purge was given, in another folder; or begin again with "
+                "ledger.rewind(0)."
             )
         if not self.resumable:
             raise ExpungeError(

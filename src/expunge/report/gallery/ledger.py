@@ -53,12 +53,13 @@ def control(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
     """Each subtraction beside its control: as many other steps; None where there was no control."""
     parts = ("forget", "retain")
     columns = [f"{part}, {when}" for part in ("forgotten", "retained") for when in ("before", "after", "control")]
-    names, grid = [], []
+    names, grid, fewer = [], [], []
     for method in methods_of(results):
         found = [mapping(facts.get("control")) for facts in facts_of(results, method)]
         values = [mean([mapping(c.get(when)).get(part) for c in found]) for part in parts for when in _WHEN]
         if any(value is not None for value in values):
             names.append(method)
+            fewer += [method] if any(_fewer(c) for c in found) else []
             grid.append([None if value is None else value / 100 for value in values])
     if not names:
         return None
@@ -66,8 +67,18 @@ def control(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
         "Percent of training rows answered right, mean over seeds. The control takes back as many other steps: where "
         "it loses as much of the forgotten rows as the method does, that is damage and not forgetting."
     )
+    if fewer:
+        caption += (
+            f" Too few others were left for {', '.join(fewer)}: its control takes back less, and compares nothing."
+        )
     text = [["" if value is None else wording.figure(100 * value, "%") for value in values] for values in grid]
     return matrix("Is it the right steps?", "ledger-control", caption, names, columns, grid, text=text)
+
+
+def _fewer(told: Mapping[str, Any]) -> bool:
+    """Whether a control took back fewer steps, or rows' shares, than the method did."""
+    taken, asked = number(told.get("steps", told.get("rows"))), number(told.get("of"))
+    return taken is not None and asked is not None and taken < asked
 
 
 def attention(results: dict[str, Any], rows: Sequence[Row]) -> Section | None:
