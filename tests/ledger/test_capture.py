@@ -306,6 +306,26 @@ def test_an_optimiser_of_some_layers_only(train, tmp_path):
     assert not ledger.ends_at(changed)
 
 
+@pytest.mark.parametrize("record", ["update", "gradient"])
+def test_a_layer_is_frozen_for_a_second_phase_whose_optimiser_leaves_it_out(record, train, tmp_path):
+    model, stories = net(), []
+    for epoch in range(2):
+        model[0].requires_grad_(not epoch)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        plan = batches(train, 1, seed=epoch)
+        stories.append(fit(model, train, plan, optimizer, ex.Ledger(tmp_path, keep=1.0, record=record)))
+    ledger = ex.Ledger(tmp_path)
+    first, last = stories[0].weights[0], stories[1].weights[-1]
+    half = len(batches(train, 1))
+    for steps in (range(1, 2 * half + 1), range(half + 1, 2 * half + 1)):
+        total = ledger.reader().total(steps)
+        for name, moved in total.items():
+            before = first if steps[0] == 1 else stories[1].weights[0]
+            torch.testing.assert_close(last[name].double() - before[name], moved, rtol=0, atol=1e-6)
+    after = ex.unlearn(model, ex.Request(train, ids=train.ids[:1]), "amnesiac", ledger=ledger, control=False).model
+    assert not torch.equal(after[0].weight, model[0].weight)
+
+
 def test_a_model_with_a_part_of_that_name_is_recorded_as_a_whole(train, tmp_path):
     class Own(nn.Module):
         def __init__(self):

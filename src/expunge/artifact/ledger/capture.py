@@ -6,7 +6,7 @@ It never changes a weight, a gradient or random state, so a training with a ledg
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,16 +58,24 @@ def watched(model: nn.Module, patterns: Iterable[str] = ()) -> dict[str, nn.Para
     return {n: p for n, p in chosen.items() if p.is_floating_point()}
 
 
-def recorded(model: nn.Module, optimizer: Optimizer, settings: Settings) -> dict[str, nn.Parameter]:
-    """Those of the watched parameters that the optimiser moves.
+def recorded(
+    model: nn.Module, optimizer: Optimizer, settings: Settings, there_before: Collection[str] = ()
+) -> dict[str, nn.Parameter]:
+    """Those of the watched parameters that the optimiser moves, and frozen ones that it moved before.
+
+    Args:
+        model: whose weights are recorded.
+        optimizer: whose steps are recorded.
+        settings: of the ledger.
+        there_before: names of the layers that the ledger holds already.
 
     Raises:
         ExpungeError: there are none; or others might be trained unseen; or their gradients cannot be recorded.
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     there = watched(model, settings.layers)
-    found = {n: p for n, p in there.items() if id(p) in held}
-    if not found:
+    found = {n: p for n, p in there.items() if id(p) in held or (n in there_before and not p.requires_grad)}
+    if not any(id(p) in held for p in found.values()):
         raise ExpungeError("The optimiser holds none of the layers that the ledger should record.")
     if unseen := [n for n, p in there.items() if id(p) not in held and p.requires_grad]:
         raise ExpungeError(
@@ -106,6 +114,7 @@ class Capture:
         accumulate: how many times `uses` may be called before a step.
         scaler: the `GradScaler`, so that a step that it skips is told from one that was forgotten.
         gather: put together what all processes use.
+        there_before: names of the layers that the ledger holds already.
     """
 
     def __init__(
@@ -117,11 +126,12 @@ class Capture:
         accumulate: int = 1,
         scaler: Any = None,
         gather: bool = False,
+        there_before: Collection[str] = (),
     ) -> None:
         self.model, self.settings, self.put = model, settings, put
         self.step = 0  # so many the ledger holds already
         self.accumulate, self.scaler, self.gather = accumulate, scaler, gather
-        self.layers = recorded(model, optimizer, settings)
+        self.layers = recorded(model, optimizer, settings, there_before)
         self.optimizer = optimizer
         self.held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.parameters = _parameters(model)
@@ -208,7 +218,7 @@ class Capture:
                 f"record: {self.settings.record} needs the gradients before the step, and as they are: no closure, and "
                 "with a GradScaler call scaler.unscale_(optimizer) first. Or record updates."
             )
-        if not later and all(p.grad is None for p in self.layers.values()):
+        if not later and all(p.grad is None for p in self.layers.values() if id(p) in self.held):
             self.refused = True  # nothing of these rows is waiting in a gradient
             raise ExpungeError(
                 f"Step {self.step + 1} has no gradient for any recorded layer; was loss.backward() called, and are the "

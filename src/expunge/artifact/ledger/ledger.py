@@ -20,6 +20,7 @@ from expunge.artifact.ledger.capture import Capture, Step, averages
 from expunge.artifact.ledger.entries import Entries
 from expunge.artifact.ledger.folder import LedgerFolder
 from expunge.artifact.ledger.journal import Journal
+from expunge.artifact.ledger.wrapped import plain_model
 from expunge.artifact.ledger.writer import Writer
 from expunge.errors import ExpungeError, raise_if
 
@@ -92,7 +93,8 @@ class Ledger(LedgerFolder):
         if self.settings.record == "sample" and processes() > 1:
             raise ExpungeError("record: sample works in one process only; record updates or gradients in several.")
         gather = processes() > 1 and not together
-        capture = Capture(model, optimizer, self.settings, self._put, accumulate, scaler, gather)
+        before = [] if self.about is None else [name for name, _, _ in self.about["layers"]]
+        capture = Capture(model, optimizer, self.settings, self._put, accumulate, scaler, gather, before)
         if is_first():
             try:
                 capture.step = self._begin(capture)
@@ -285,15 +287,6 @@ def processes() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return processes() == 1 or torch.distributed.get_rank() == 0
-
-
-def plain_model(model: nn.Module) -> nn.Module:
-    """The user's own module inside what PyTorch wraps around it for several processes or compilation."""
-    inner: object = getattr(model, "_orig_mod", model)
-    if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        inner = inner.module
-    inner = getattr(inner, "_orig_mod", inner)
-    return inner if isinstance(inner, nn.Module) else model
 
 
 __all__ = ["Ledger"]

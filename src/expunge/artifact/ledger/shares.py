@@ -28,6 +28,7 @@ class Shares:
 
     def __init__(self, optimizer: Optimizer, layers: Sequence[nn.Parameter], settings: Settings) -> None:
         self.optimizer, self.layers, self.settings = optimizer, list(layers), settings
+        self.held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.sensitive = None if settings.sensitive is None else spelled(plain(settings.sensitive))
         self.rows: list[Hashable] = []
         self.gradients: list[Tensor] = []
@@ -55,9 +56,14 @@ class Shares:
                 "Use AdamW, set weight_decay=0, or record updates."
             )
 
+    def _moving(self, p: nn.Parameter) -> Tensor | None:
+        """The gradient that the step moves a layer by; one that the optimiser does not hold may have an old one."""
+        return p.grad if id(p) in self.held else None
+
     def whole(self) -> None:
         """Take the gradients of the step as they stand."""
-        self.gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.layers]
+        gradients = [self._moving(p) for p in self.layers]
+        self.gradients = [torch.zeros_like(p) if g is None else g.clone() for g, p in zip(gradients, self.layers)]
 
     def take(self, ids: Sequence[Hashable], losses: Tensor | None) -> None:
         """Take each sensitive row's own gradient out of the graph of its loss, which stays usable.
@@ -119,7 +125,9 @@ class Shares:
 
     def rates(self) -> dict[str, Any]:
         """What must be known of this step to follow a gradient through it; `still` are the layers it passed over."""
-        still = [str(i) for i, p in enumerate(self.layers) if p.grad is None]  # as text, which outlives a purge
+        still = [
+            str(i) for i, p in enumerate(self.layers) if self._moving(p) is None
+        ]  # as text, which outlives a purge
         rates = _rates(self.optimizer, self.optimizer.param_groups[0])
         return {**rates, "still": " ".join(still)} if still else rates
 
@@ -128,7 +136,7 @@ class Shares:
         rates = self.rates()
         found = []
         for update, pull, weights, p in zip(updates, self.pull, before, self.layers):
-            if p.grad is not None:  # others were not touched by the step, and so by no decay
+            if self._moving(p) is not None:  # others were not touched by the step, and so by no decay
                 pull.mul_(rates["momentum"] if rates["kind"] == "sgd" else 0.0).add_(weights, alpha=rates["decay"])
                 update = update + rates["lr"] * pull
             found.append(update)
