@@ -162,6 +162,53 @@ def test_a_model_the_ledger_does_not_end_at_is_refused(train, tmp_path):
         subtracted(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), ledger, train.ids[:1].tolist(), train)
 
 
+class Compiled(nn.Module):
+    """As torch.compile wraps a model, which takes seconds to load."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._orig_mod = model
+
+
+@pytest.mark.parametrize(
+    ("wrap", "inside"),
+    [(nn.DataParallel, "module"), (torch.optim.swa_utils.AveragedModel, "module"), (Compiled, "_orig_mod")],
+)
+@pytest.mark.parametrize("layers", [(), ("3.*",)])
+def test_a_wrapped_model_is_told_what_to_give_in_its_place(layers, wrap, inside, train, tmp_path):
+    model, ledger, _ = trained(tmp_path, train, keep=1.0, layers=layers)
+    request = ex.Request(train, ids=train.ids[:1])
+    wrapped = wrap(model)
+    with pytest.raises(ExpungeError, match=rf"begin with '{inside}\.'.*Give the model inside, model\.{inside}\."):
+        ledger.check(wrapped)
+    after = ex.unlearn(getattr(wrapped, inside), request, "amnesiac", ledger=ledger, control=False).model
+    assert bits(after) != bits(model)
+
+
+def test_the_weights_of_an_earlier_epoch_are_served_after_a_rewind(train, tmp_path):
+    model, ledger = net(), ex.Ledger(tmp_path, keep=1.0)
+    marks, best = [], None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ledger.watch(model, optimizer)
+    for epoch in range(3):
+        for index in batches(train, 1, seed=epoch):
+            ledger.uses(train.ids[index.numpy()])
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(train.x(index)), train.y[index]).backward()
+            optimizer.step()
+        marks.append(ledger.mark())
+        best = copy.deepcopy(model) if epoch == 1 else best
+    ledger.close()
+    request = ex.Request(train, ids=train.ids[:1])
+    with pytest.raises(ExpungeError, match=rf"stood after step {marks[1]}, .* goes on to step {marks[2]}\..*rewind\("):
+        ex.unlearn(best, request, "amnesiac", ledger=ledger, control=False)
+    ledger.rewind(marks[1])
+    after = ex.unlearn(best, request, "amnesiac", ledger=ledger, control=False).model
+    total = ledger.reader().total(ledger.touched(request).steps)
+    for name, p in after.named_parameters():
+        torch.testing.assert_close(p.double(), best.state_dict()[name].double() - total[name], rtol=0, atol=1e-7)
+
+
 def test_a_request_that_touches_every_step_is_refused_with_the_arithmetic(train, tmp_path):
     model, ledger, story = trained(tmp_path, train, keep=1.0)
     request = ex.Request(train, ids=[batch[0] for batch in story.batches])
@@ -221,7 +268,7 @@ def test_purging_leaves_nothing_to_read_and_the_rest_intact(train, tmp_path):
     assert 0 < ledger.purge(after) <= before
     assert ledger.size == before - touched.bytes
     assert not ledger.verify()
-    with pytest.raises(ExpungeError, match="purged"):
+    with pytest.raises(ExpungeError, match=r"purged from .*begin with the model that ledger\.purge was given.*retrain"):
         ledger.reader().total(touched.steps)
     with pytest.raises(ExpungeError, match="took part in no step"):
         ledger.touched(ids)

@@ -103,12 +103,28 @@ def left(asked: Iterable[Item], extent: Extent, done: Mapping[Item, Extent]) -> 
     return [lot for lot in lots if lot.times]
 
 
-def undone(journal: Journal, digest: str) -> Undone | None:
-    """What is taken back in the model of this digest; None when no deletion returned it."""
+def undone(journal: Journal, digest: str) -> Undone:
+    """What is taken back in the model of this digest, which a deletion returned.
+
+    Raises:
+        ExpungeError: none did; with what to do where the training passed these weights.
+    """
     for deletion in reversed(journal.get("deletions", [])):
         if deletion["to"] == digest:
             return Undone(_extents(deletion, "steps"), _extents(deletion, "rows"))
-    return None
+    for step, there in journal.get("marks", {}).items():
+        if there == digest:
+            raise ExpungeError(
+                f"This model is where the training in {journal.folder} stood after step {step}, and the ledger goes on "
+                f"to step {journal.last}. When this is the model to keep, ledger.rewind({step}) ends the ledger there, "
+                "and drops the later steps and every deletion that was noted; rewind a copy of the folder if models "
+                "from later steps are to be served as well."
+            )
+    raise ExpungeError(
+        f"This model is neither the one that the training in {journal.folder} ended with, nor one that an earlier "
+        "deletion with this ledger returned, so its updates cannot be taken back from it. Give that model, without "
+        "further training in between; a training that was never closed has no end."
+    )
 
 
 def _extents(deletion: Mapping[str, Any], what: str) -> dict[Any, Extent]:

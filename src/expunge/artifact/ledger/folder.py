@@ -20,6 +20,7 @@ from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.reading import Reader
 from expunge.artifact.ledger.settings import Settings
 from expunge.artifact.ledger.touched import Touched, touched
+from expunge.artifact.ledger.wrapped import refuse_wrapped
 from expunge.data.ids import listed, read_ids
 from expunge.errors import ExpungeError, collected
 from expunge.request import Request
@@ -152,6 +153,7 @@ class LedgerFolder:
         """
         about = self.about or manifest.missing(self.path)
         manifest.check_same(self.path, about, {}, data, None)
+        refuse_wrapped(model, [name for name, _, _ in about["layers"]])
         manifest.check_layers(self.path, about, watched(model, self.settings.layers))
         self.undone(model)
 
@@ -176,14 +178,7 @@ class LedgerFolder:
             raise ExpungeError(f"The ledger {self.path} does not hold the whole training; {self.ended}.")
         if self.ends_at(model):
             return Undone()
-        found = deletions.undone(self._open(), self.digest(model))
-        if found is None:
-            raise ExpungeError(
-                f"This model is neither the one that the training in {self.path} ended with, nor one that an earlier "
-                "deletion with this ledger returned, so its updates cannot be taken back from it. Give that model, "
-                "without further training in between; a training that was never closed has no end."
-            )
-        return found
+        return deletions.undone(self._open(), self.digest(model))
 
     def others(self, rows: Iterable[Id]) -> list[Id]:
         """The rows but these whose own shares are recorded, and not purged."""

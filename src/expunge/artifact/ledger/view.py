@@ -106,7 +106,11 @@ class View:
         with self._reading():
             rows = self._rows(steps)
             if purged := [row.step for row in rows if row.purged]:
-                raise ExpungeError(f"The payload of {_named(purged)} was purged from {self.folder}; it cannot be read.")
+                raise ExpungeError(
+                    f"The payload of {_named(purged)} was purged from {self.folder}; it cannot be read. What such "
+                    "steps taught can not be taken back any more: begin with the model that ledger.purge was given, or "
+                    "with one unlearned from it, or retrain."
+                )
             return self._shards.read([row.place for row in rows])
 
     def verify(self) -> list[str]:
