@@ -60,6 +60,60 @@ def test_sparse_gradients_are_refused_before_the_training(record, tmp_path):
     ex.Ledger(tmp_path / "c").watch(model, sgd(model)).close()
 
 
+# -- what could be recorded and never be taken back --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_inputs_that_no_method_gives_are_refused_before_the_first_step(kind, train, tmp_path):
+    model = net().to(kind)
+    x = train.x(torch.arange(5))
+    with ex.Ledger(tmp_path) as ledger:
+        ledger.watch(model, sgd(model))
+        told = str(kind).removeprefix("torch.")
+        with pytest.raises(ExpungeError, match=f"inputs of {told}, as its weights are.*Keep the weights in float32"):
+            model(x.to(kind))
+    assert ledger.steps == 0
+    model(x.to(kind))  # as before
+
+
+def test_a_wide_model_under_autocast_is_given_what_it_likes(train, tmp_path):
+    model = net()
+    with ex.Ledger(tmp_path) as ledger, torch.autocast("cpu", torch.bfloat16):
+        ledger.watch(model, sgd(model))
+        model(train.x(torch.arange(5)).to(torch.bfloat16))
+
+
+def test_two_ledgers_of_parts_of_one_model_are_refused_while_both_record(tmp_path):
+    model = net()
+    body, head = (torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 3))
+    one, two = ex.Ledger(tmp_path / "one", layers=["0.*"]), ex.Ledger(tmp_path / "two", layers=["3.*"])
+    one.watch(model, body)
+    with pytest.raises(ExpungeError, match=r"one watches other weights of this model.*one optimiser, as groups"):
+        two.watch(model, head)
+    with pytest.raises(ExpungeError, match="other weights of this model"):
+        ex.Ledger(tmp_path / "two").watch(model[3], head)
+    assert not (tmp_path / "two").exists()
+    ex.Ledger(tmp_path / "other").watch(other := net(), sgd(other)).close()
+    one.close()
+    two.watch(model, head).close()
+
+
+def test_two_ledgers_of_the_same_weights_serve_each_by_itself(train, tmp_path):
+    model = net()
+    optimizer = sgd(model)
+    ledgers = [ex.Ledger(tmp_path / name, keep=1.0).watch(model, optimizer) for name in "ab"]
+    for index in batches(train, 1):
+        for ledger in ledgers:
+            ledger.uses(train.ids[index.numpy()])
+        optimizer.zero_grad()
+        F.cross_entropy(model(train.x(index)), train.y[index]).backward()
+        optimizer.step()
+    for ledger in ledgers:
+        ledger.close()
+    one, two = (bits(subtracted(model, ledger, train.ids[:1].tolist(), train)) for ledger in ledgers)
+    assert one == two != bits(model)
+
+
 # -- arguments -------------------------------------------------------------------------------------------------
 
 

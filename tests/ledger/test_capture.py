@@ -385,19 +385,28 @@ def test_a_watch_that_is_refused_leaves_nothing_behind(train, tmp_path):
     assert ledger.steps == 7
 
 
+class Narrow(nn.Module):
+    """Weights of 16 bits behind inputs of 32, as methods give them."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net().to(torch.bfloat16)
+
+    def forward(self, x):
+        return self.net(x.to(torch.bfloat16)).float()
+
+
 def test_weights_of_half_precision_are_told_exactly(train, tmp_path):
-    model = net().to(torch.bfloat16)
-    first = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer, ledger = torch.optim.SGD(model.parameters(), lr=0.1), ex.Ledger(tmp_path, keep=1.0)
-    ledger.watch(model, optimizer)
-    for index in batches(train, 1):
-        ledger.uses(index.tolist())
-        optimizer.zero_grad()
-        F.cross_entropy(model(train.x(index).to(torch.bfloat16)).float(), train.y[index]).backward()
-        optimizer.step()
-    ledger.close()
+    model = Narrow()
+    first = weights(model)
+    ledger = ex.Ledger(tmp_path, keep=1.0)
+    fit(model, train, batches(train, 1), torch.optim.SGD(model.parameters(), lr=0.1), ledger)
     total = ledger.reader().total(range(1, ledger.steps + 1))
     assert all(torch.equal((p.double() - total[n]).to(p), first[n]) for n, p in model.named_parameters())
+    request = ex.Request(train, ids=train.ids[:1])
+    moved = ledger.reader().total(ledger.touched(request).steps)
+    after = ex.unlearn(model, request, "amnesiac", ledger=ledger, control=False).model
+    assert all(torch.equal((p.double() - moved[n]).to(p), weights(after)[n]) for n, p in model.named_parameters())
 
 
 def test_a_second_process_of_shares_is_refused(monkeypatch, tmp_path):

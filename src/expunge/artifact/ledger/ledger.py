@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from expunge.artifact.ledger.ahead import watch_problems
 from expunge.artifact.ledger.capture import Capture, Step, averages
 from expunge.artifact.ledger.entries import Entries
 from expunge.artifact.ledger.folder import LedgerFolder
+from expunge.artifact.ledger.guard import Guard
 from expunge.artifact.ledger.journal import Journal
 from expunge.artifact.ledger.wrapped import plain_model
 from expunge.artifact.ledger.writer import Writer
@@ -60,6 +61,7 @@ class Ledger(LedgerFolder):
         self._writer: Writer | None = None
         self._capture: Capture | None = None
         self._entries: Entries | None = None
+        self._guard: Guard | None = None
 
     # -- while training ----------------------------------------------------------------------------------------
 
@@ -84,7 +86,8 @@ class Ledger(LedgerFolder):
 
         Raises:
             ExpungeError: the ledger's steps end at other weights, or it was made for another model; what is given is
-                not what is asked for; or weights would be trained unseen by the ledger.
+                not what is asked for; weights would be trained unseen by the ledger; or another ledger watches other
+                weights of the model. At the first call of the model: inputs of 16 or 64 bits, as its weights are.
         """
         if self._capture is not None:
             raise ExpungeError("This ledger watches a training already; close it first.")
@@ -95,14 +98,15 @@ class Ledger(LedgerFolder):
         gather = processes() > 1 and not together
         before = [] if self.about is None else [name for name, _, _ in self.about["layers"]]
         capture = Capture(model, optimizer, self.settings, self._put, accumulate, scaler, gather, before)
-        if is_first():
-            try:
+        with ExitStack() as undo:  # if anything is refused
+            undo.callback(self._release)
+            undo.callback(capture.detach)
+            guard = Guard(self.path, capture)
+            undo.callback(guard.end)
+            if is_first():
                 capture.step = self._begin(capture)
-            except BaseException:
-                capture.detach()
-                self._release()
-                raise
-        self._capture = capture
+            undo.pop_all()
+        self._capture, self._guard = capture, guard
         return self
 
     def _begin(self, capture: Capture) -> int:
@@ -247,7 +251,9 @@ class Ledger(LedgerFolder):
         """End the thread behind, and close the files."""
         if self._capture is not None and self._writer is not None:
             self._warn_of_nothing()
-        writer, self._capture, self._writer, self._entries = self._writer, None, None, None
+        if self._guard is not None:
+            self._guard.end()
+        writer, self._capture, self._guard, self._writer, self._entries = self._writer, None, None, None, None
         with nullcontext() if writer is None else writer.going_on():
             try:
                 if writer is not None:
