@@ -32,7 +32,7 @@ def structure_digest(model: nn.Module) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for name, module in model.named_modules():
-        own = {k: v for k, v in vars(module).items() if k not in OF_TORCH or k in HOOKS}
+        own = {k: v for k, v in vars(module).items() if k in HOOKS or not (k in OF_TORCH or k.startswith("_expunge_"))}
         parts = (name, module.extra_repr(), _of_class(type(module)), *_told(own, {id(module)}))
         for part in parts:
             digest.update(f"{len(part)}:{part}".encode())

@@ -51,6 +51,8 @@ def test_copies_are_the_same_in_either_mode_and_after_use():
     again(torch.rand(2, 4)).sum().backward()
     assert structure_digest(again) == told
     assert structure_digest(Net()) == told  # weights are no part of it
+    again._expunge_gone, again._expunge_ledger = {"rows": [1, 2]}, "somewhere"
+    assert structure_digest(again) == told  # nor is what expunge notes on a model
 
 
 @pytest.mark.parametrize(
