@@ -30,6 +30,8 @@ def plain(ids: Iterable[Any]) -> list[Id]:
     if isinstance(ids, (str, bytes)):
         raise ExpungeError(f"Ids are given as a list or an array; got {ids!r}.")
     listed = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind == "i":  # at every step of a training
+        return list(listed)
     return [_plain(i) for i in (listed if isinstance(listed, Iterable) else [listed])]
 
 
