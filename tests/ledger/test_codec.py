@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.artifact.ledger import indices, planes
+from expunge.artifact.ledger import indices, planes, shards
 from expunge.artifact.ledger.codec import CODECS, Part, decode, encode, rounded
 from expunge.errors import ExpungeError, UnknownName
 from expunge.largest import largest
@@ -87,6 +87,7 @@ def test_positions_far_apart_and_side_by_side(n, positions):
 def test_zlib_and_its_faster_stand_in_read_alike(monkeypatch):
     """Also what is damaged: the same bytes are read or refused by both."""
     isal_zlib = pytest.importorskip("isal.isal_zlib")
+    assert planes.faster is shards.faster is isal_zlib
     rng = np.random.default_rng(5)
     update = rng.standard_normal(5_000).astype(np.float32) / 64
     payload = encode([Part(5_000, None, update)], "float32")

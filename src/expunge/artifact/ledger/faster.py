@@ -6,6 +6,8 @@ import zlib
 from contextlib import suppress
 from typing import Any
 
+__all__ = ["faster"]
+
 faster: Any = zlib
 with suppress(ImportError):
-    pass
+    from isal import isal_zlib as faster

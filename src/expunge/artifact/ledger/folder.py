@@ -23,6 +23,7 @@ from expunge.artifact.ledger.touched import Touched, touched
 from expunge.artifact.ledger.wrapped import refuse_wrapped
 from expunge.data.ids import listed, read_ids
 from expunge.errors import ExpungeError, collected
+from expunge.gone import record
 from expunge.request import Request
 
 
@@ -224,7 +225,7 @@ class LedgerFolder:
         done = self.undone(model)
         if not done:
             raise ExpungeError("No step is taken back in this model, so there is nothing to purge.")
-        forgotten = [i for some in getattr(model, "_expunge_gone", {}).values() for i in some]
+        forgotten = [i for some in record(model).values() for i in some]
         gone = forgotten if ids is None else listed(ids)
         if not gone:
             raise ExpungeError("Say which rows to take out of the lists, purge(model, ids): this model does not know.")
